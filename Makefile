@@ -1,0 +1,61 @@
+# One gate for people and CI: .ci/run runs `make check test` and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# llama-cpp-python comes as source only, and of llama.cpp we use libllama alone. Its multimodal tools have a switch;
+# its `common` library is forced on in CMake's cache, so a plain variable, set from an included file, shadows it.
+LLAMA_ONLY := .venv/llama-only.cmake
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_ALL_WARNINGS=OFF "-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/$(LLAMA_ONLY)"
+# Ninja uses every core unasked; plain make, the fallback where there is no ninja, does not.
+CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
+export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
+
+.PHONY: help setup demo test check fmt train-nano clean
+
+help:
+	@echo "make setup       .venv with what 'tam-edge run' needs (builds llama.cpp once)"
+	@echo "make demo        asks the bundled model about the bundled video"
+	@echo "make test        adds the export and dev extras and runs the tests"
+	@echo "make check       formatting, lint, types, import rules"
+	@echo "make fmt         formats and fixes what can be fixed"
+	@echo "make train-nano  trains the bundled model from scratch, all three stages"
+	@echo "make clean       removes build outputs and tool caches; keeps .venv and runs/"
+	@echo "PYTHON=python3.12 make setup picks the interpreter"
+
+setup: .venv/.run
+
+demo: .venv/.run
+	@$(BIN)/tam-edge run --video models/street/sample.mp4 --ask "how many people?" --explain
+
+test: .venv/.all
+	$(BIN)/pytest -q
+
+# mypy cannot see an editable install of a namespace package, so it reads the folders through links.
+check: .venv/.all
+	@mkdir -p .mypy/tam_edge
+	@cd .mypy/tam_edge && ln -sfn ../../runtime ../../apps ../../models ../../quant ../../export .
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: .venv/.all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train-nano: .venv/.all
+	$(BIN)/tam-edge train nano
+
+clean:
+	rm -rf build dist *.egg-info .mypy .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find runtime apps models quant export tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: pyproject.toml
+	$(PYTHON) -m venv .venv
+	@echo 'set(LLAMA_BUILD_COMMON OFF)' > $(LLAMA_ONLY)
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.all: .venv/.run
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[export,dev]'
+	@touch $@

@@ -1,0 +1,40 @@
+"""What every test file shares: a cache folder of its own and the skip that CI forbids."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Timings on a busy two-core machine say nothing about the code; CI draws the same examples every time.
+settings.register_profile("tam-edge", deadline=None, derandomize=bool(os.environ.get("TAM_EDGE_REQUIRE")))
+settings.load_profile("tam-edge")
+
+PROGRAM_OF_PACKAGE = {"chromium": "chromium"}
+"""Debian package a test may need -> the program it brings; .ci/run installs the packages."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep records of checked bundles out of the user's cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAM_EDGE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], Path]:
+    """Give ``require("chromium")``: the program's path, else a skip by name, or a failure under TAM_EDGE_REQUIRE."""
+
+    def program_of(package: str) -> Path:
+        found = shutil.which(PROGRAM_OF_PACKAGE[package])
+        if found:
+            return Path(found)
+        if os.environ.get("TAM_EDGE_REQUIRE"):
+            pytest.fail(f"TAM_EDGE_REQUIRE is set and the Debian package {package} is missing")
+        pytest.skip(f"needs the Debian package {package}")
+
+    return program_of
