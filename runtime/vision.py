@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from tam_edge.runtime.bundle import EncoderSpec
+    from tam_edge.runtime.manifest import EncoderSpec
 
 
 def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float32]:
@@ -24,11 +24,11 @@ def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float
     from PIL import Image
 
     side = spec.image_px
-    images_NCHW = np.empty((len(pixels), 3, side, side), np.float32)
-    for image_CHW, frame_HWC in zip(images_NCHW, pixels, strict=True):
-        resized_HWC = Image.fromarray(frame_HWC).resize((side, side), Image.Resampling.BICUBIC)
-        image_CHW[:] = np.asarray(resized_HWC).transpose(2, 0, 1)
-    images_NCHW *= np.float32(spec.preprocessing.rescale)
-    images_NCHW -= np.asarray(spec.preprocessing.mean, np.float32).reshape(1, 3, 1, 1)
-    images_NCHW /= np.asarray(spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
-    return images_NCHW
+    images = np.empty((len(pixels), 3, side, side), np.float32)
+    for image, frame in zip(images, pixels, strict=True):
+        resized = Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC)
+        image[:] = np.asarray(resized).transpose(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+    images *= np.float32(spec.preprocessing.rescale)
+    images -= np.asarray(spec.preprocessing.mean, np.float32).reshape(1, 3, 1, 1)
+    images /= np.asarray(spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
+    return images

@@ -1,0 +1,145 @@
+"""Engines: what runs a file of a bundle. One backend per file, behind two protocols.
+
+A tensor engine (encoder, projector) maps arrays to arrays. A language engine holds one sequence of key-value
+cells that grows by tokens or embeddings, can be cut back, and yields the next token. No backend's library is
+imported before one of its files is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tam_edge.runtime.errors import EngineError
+from tam_edge.runtime.plan import Rejection
+from tam_edge.runtime.schema import EngineSpec
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+"""Where engines run: `auto` takes a GPU where the installed library has one."""
+
+
+class Engine(Protocol):
+    """Arrays in, arrays out."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+        """Run the graph once; inputs by name, outputs in the graph's order."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine; closing twice is fine."""
+        ...
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the graph's inputs, in its order."""
+        ...
+
+
+class LanguageEngine(Protocol):
+    """A language model and one sequence of key-value cells."""
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers per embedding."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens held in the sequence."""
+        ...
+
+    def reserve(self, tokens: int, *, block: int = 1) -> bool:
+        """Make room for `tokens`, and for `block` of them entered at once; True if what was held is still held."""
+        ...
+
+    def append_tokens(self, ids: Sequence[int]) -> None:
+        """Enter token ids after what is held."""
+        ...
+
+    def append_embeddings(self, embeddings: NDArray[np.float32], *, causal: bool = True) -> None:
+        """Enter embeddings [T, d] after what is held; not causal: each of them sees all of them."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        ...
+
+    def logits(self) -> NDArray[np.float32]:
+        """Scores [vocabulary] of the token that would come next."""
+        ...
+
+    def sample(self, temperature: float, seed: int) -> Iterator[int]:
+        """Yield token after token, each entered when the next one is asked for; temperature 0 is greedy."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model itself calls this token an end of text."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; closing twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """The engine of a role that fits this device, and why not the others."""
+
+    index: int
+    """Position in the manifest's list."""
+    spec: EngineSpec
+    """The engine."""
+    rejections: tuple[Rejection, ...]
+    """The engines of the role that are not used."""
+
+
+def choose_engine(field: str, specs: Sequence[EngineSpec]) -> EngineChoice:
+    """Take the first engine of a role (manifest `field`) that this program can run here.
+
+    Raises: EngineError if none can.
+    """
+    refusals = {spec.file: reason for spec in specs if (reason := _refusal(spec)) is not None}
+    for index, spec in enumerate(specs):
+        if spec.file not in refusals:
+            others = [other for other in specs if other is not spec]
+            reason = f"{spec.file} comes first and fits"
+            return EngineChoice(index, spec, tuple(Rejection(o.file, refusals.get(o.file, reason)) for o in others))
+    reasons = "; ".join(f"{file} {reason}" for file, reason in refusals.items())
+    raise EngineError(f"no engine of {field} fits this device: {reasons}; use a bundle made for it")
+
+
+def open_engine(path: Path, spec: EngineSpec, threads: int, device: DeviceName = "auto") -> Engine:
+    """Open a tensor engine.
+
+    Raises: EngineError if the file cannot be opened.
+    """
+    if spec.backend != "onnx":
+        raise EngineError(f"{path.name}: a {spec.backend} file cannot be used here, an onnx file can")
+    from tam_edge.runtime.engines.onnx import OnnxEngine
+
+    return OnnxEngine(path, threads=threads, device=device)
+
+
+def open_language_engine(path: Path, spec: EngineSpec, threads: int, device: DeviceName = "auto") -> LanguageEngine:
+    """Open a language model.
+
+    Raises: EngineError if the file cannot be opened.
+    """
+    if spec.backend != "gguf":
+        raise EngineError(f"{path.name}: a {spec.backend} file cannot be used here, a gguf file can")
+    from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
+
+    return LlamaCppEngine(path, threads=threads, device=device)
+
+
+def _refusal(spec: EngineSpec) -> str | None:
+    if spec.backend == "tensorrt":
+        return "needs TensorRT, which this version does not run"
+    if spec.built_for != "any":
+        return f"is built for {spec.built_for}"
+    return None

@@ -1,0 +1,193 @@
+"""llama.cpp: the backend of language models, through its low-level interface.
+
+The high-level `Llama` class takes no embeddings. Here visual tokens enter through `llama_batch.embd`, positions are
+given by llama.cpp itself (one after another), and the sequence is cut with `llama_memory_seq_rm`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tam_edge.runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from tam_edge.runtime.engines import DeviceName
+
+CHUNK_TOKENS = 256  # entered per call: small enough that Ctrl-C is heard soon and the compute buffer stays small
+CELLS_STEP = 256  # llama.cpp rounds the number of key-value cells up to this
+
+
+class LlamaCppEngine:
+    """One GGUF model and one sequence of key-value cells, allocated when `reserve` is called."""
+
+    def __init__(self, path: Path, *, threads: int, device: DeviceName = "auto") -> None:
+        """Map the model; layers go to the GPU where `device` allows and llama.cpp was built for one.
+
+        Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
+        """
+        self._llama = _library()
+        self._name = path.name
+        self._threads = threads
+        self._context: Any = None
+        self._cells = self._block = self._length = 0
+        params = self._llama.llama_model_default_params()
+        params.n_gpu_layers = -1 if self._offload(device) else 0
+        self._model: Any = self._llama.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise EngineError(f"{path}: llama.cpp cannot open it; the file is damaged or memory is short")
+        self._vocabulary: Any = self._llama.llama_model_get_vocab(self._model)
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers per embedding."""
+        return int(self._llama.llama_model_n_embd(self._model))
+
+    @property
+    def rope(self) -> str:
+        """Position encoding: "1d" or "mrope"."""
+        multi = (self._llama.LLAMA_ROPE_TYPE_MROPE, self._llama.LLAMA_ROPE_TYPE_IMROPE)
+        return "mrope" if self._llama.llama_model_rope_type(self._model) in multi else "1d"
+
+    @property
+    def length(self) -> int:
+        """Tokens held in the sequence."""
+        return self._length
+
+    def reserve(self, tokens: int, *, block: int = 1) -> bool:
+        """Make room for `tokens`, and for `block` of them entered at once; True if what was held is still held.
+
+        Raises: EngineError if the cells cannot be allocated.
+        """
+        if self._context is not None and self._cells >= tokens and self._block >= block:
+            return True
+        self._free_context()
+        params = self._llama.llama_context_default_params()
+        params.n_ctx = -(-tokens // CELLS_STEP) * CELLS_STEP
+        params.n_batch = params.n_ubatch = max(CHUNK_TOKENS, block)
+        params.n_outputs_max = 1  # only the last token is ever scored: the vocabulary times 256 rows stay unallocated
+        params.n_threads = params.n_threads_batch = self._threads
+        params.no_perf = True
+        self._context = self._llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EngineError(f"{self._name}: llama.cpp has no memory for {tokens} tokens; ask for fewer frames")
+        self._cells, self._block = int(params.n_ctx), int(params.n_batch)
+        return False
+
+    def append_tokens(self, ids: Sequence[int]) -> None:
+        """Enter token ids after what is held.
+
+        Raises: EngineError if there is no room or llama.cpp fails.
+        """
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            chunk = np.asarray(ids[start : start + CHUNK_TOKENS], np.int32)
+            self._decode(len(chunk), token=chunk.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)))
+
+    def append_embeddings(self, embeddings: NDArray[np.float32], *, causal: bool = True) -> None:
+        """Enter embeddings [T, d] after what is held; not causal: each of them sees all of them.
+
+        Raises: EngineError if there is no room or llama.cpp fails.
+        """
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.embedding_width:
+            raise EngineError(f"{self._name} takes embeddings [T, {self.embedding_width}], not {list(rows.shape)}")
+        if not causal and len(rows) > self._block:
+            raise EngineError(
+                f"{self._name}: {len(rows)} embeddings see each other, but only {self._block} are reserved"
+            )
+        step = CHUNK_TOKENS if causal else max(1, len(rows))
+        self._llama.llama_set_causal_attn(self._context, causal)
+        try:
+            for start in range(0, len(rows), step):
+                chunk = rows[start : start + step]
+                self._decode(len(chunk), embd=chunk.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+        finally:
+            self._llama.llama_set_causal_attn(self._context, True)
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens.
+
+        Raises: EngineError if the model's memory cannot be cut there (recurrent models).
+        """
+        if length >= self._length:
+            return
+        if not self._llama.llama_memory_seq_rm(self._memory(), 0, length, -1):
+            raise EngineError(f"{self._name}: this model's memory cannot be cut; it cannot be used here")
+        self._length = length
+
+    def logits(self) -> NDArray[np.float32]:
+        """Scores [vocabulary] of the token that would come next, a copy."""
+        size = self._llama.llama_vocab_n_tokens(self._vocabulary)
+        return np.ctypeslib.as_array(self._llama.llama_get_logits_ith(self._context, -1), (size,)).copy()
+
+    def sample(self, temperature: float, seed: int) -> Iterator[int]:
+        """Yield token after token, each entered when the next one is asked for; temperature 0 is greedy."""
+        llama = self._llama
+        chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        try:
+            if temperature > 0:
+                llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_temp(temperature))
+                llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_dist(seed % 2**32))
+            else:
+                llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
+            while True:
+                token = int(llama.llama_sampler_sample(chain, self._context, -1))
+                yield token
+                self.append_tokens([token])
+        finally:
+            llama.llama_sampler_free(chain)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model itself calls this token an end of text."""
+        return bool(self._llama.llama_vocab_is_eog(self._vocabulary, token))
+
+    def close(self) -> None:
+        """Free the cells and the model; closing twice is fine."""
+        self._free_context()
+        if self._model:
+            self._llama.llama_model_free(self._model)
+        self._model = self._vocabulary = None
+
+    def _decode(self, count: int, *, token: Any = None, embd: Any = None) -> None:
+        """Enter one chunk. Null positions and sequence ids mean "next" and "the only one"; the last row is scored."""
+        if self._length + count > self._cells:
+            raise EngineError(f"{self._name}: {self._length + count} tokens do not fit the {self._cells} reserved")
+        code = self._llama.llama_decode(self._context, self._llama.llama_batch(n_tokens=count, token=token, embd=embd))
+        if code != 0:
+            raise EngineError(f"{self._name}: llama.cpp failed with code {code} after {self._length} tokens")
+        self._length += count
+
+    def _memory(self) -> Any:
+        return self._llama.llama_get_memory(self._context)
+
+    def _free_context(self) -> None:
+        if self._context is not None:
+            self._llama.llama_free(self._context)
+        self._context = None
+        self._cells = self._block = self._length = 0
+
+    def _offload(self, device: DeviceName) -> bool:
+        possible = bool(self._llama.llama_supports_gpu_offload())
+        if device == "cuda" and not possible:
+            raise EngineError("this llama.cpp has no CUDA; build it with CUDA, or use --device cpu")
+        return possible and device != "cpu"
+
+
+@functools.cache
+def _library() -> Any:
+    """Import llama.cpp once and silence it before it prints anything, unless this logger is at DEBUG."""
+    import llama_cpp
+
+    if not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        # Any C function that does nothing will do; one written in Python would swallow a Ctrl-C that arrives in it.
+        nothing = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, llama_cpp.llama_log_callback)
+        llama_cpp.llama_log_set(nothing, None)
+    llama_cpp.llama_backend_init()
+    return llama_cpp

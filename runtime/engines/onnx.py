@@ -1,0 +1,79 @@
+"""ONNX Runtime: the backend of encoders and projectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tam_edge.runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from tam_edge.runtime.engines import DeviceName
+
+FATAL_ONLY = 4  # onnxruntime log severity: everything below comes back as an exception, printing it too says it twice
+
+
+class OnnxEngine:
+    """One opened ONNX graph."""
+
+    def __init__(self, path: Path, *, threads: int, device: DeviceName = "auto") -> None:
+        """Open the graph on `threads` CPU threads, or on the GPU where `device` allows and there is one.
+
+        Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
+        """
+        import onnxruntime
+
+        self._name = path.name
+        onnxruntime.set_default_logger_severity(FATAL_ONLY)
+        providers = _providers(device, onnxruntime.get_available_providers())
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, _options(onnxruntime, threads), providers=providers)
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise EngineError(f"{path}: onnxruntime cannot open it ({_cause(error)}); make the bundle again") from error
+        self.input_names: tuple[str, ...] = tuple(tensor.name for tensor in self._session.get_inputs())
+        """Names of the graph's inputs, in its order."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+        """Run the graph once; inputs by name, outputs in the graph's order.
+
+        Raises: EngineError if the engine is closed or the graph fails.
+        """
+        if self._session is None:
+            raise EngineError(f"{self._name} is closed; load the bundle again")
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        except Exception as error:  # as above
+            raise EngineError(f"{self._name} failed while it ran ({_cause(error)})") from error
+        return outputs
+
+    def close(self) -> None:
+        """Free the session; closing twice is fine."""
+        self._session = None
+
+
+def _options(onnxruntime: Any, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = FATAL_ONLY
+    # The arena would keep the largest chunk's activations for good; the memory ceiling wants them back.
+    options.enable_cpu_mem_arena = False
+    # Waiting threads that spin would slow the decoder and the language model down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _providers(device: DeviceName, available: list[str]) -> list[str]:
+    cuda = "CUDAExecutionProvider"
+    if device == "cuda" and cuda not in available:
+        raise EngineError("this onnxruntime has no CUDA; install onnxruntime-gpu, or use --device cpu")
+    return [cuda, "CPUExecutionProvider"] if device != "cpu" and cuda in available else ["CPUExecutionProvider"]
+
+
+def _cause(error: Exception) -> str:
+    # what stands before is an error code twice: as a number and as a name
+    return str(error).rpartition(" : ")[2].strip().rstrip(".")[:300] or type(error).__name__
