@@ -1,8 +1,8 @@
 """What a bundle says about itself: the models behind ``manifest.json``.
 
-The runtime knows no model names. Every width, file, prompt and rule it needs is a field here, so a bundle made from other
-weights, another grid ladder or a ninth task type runs without a line of code. Loading and checking against the files on
-disk is in `bundle.py`; this module holds only the words and what they must agree on among themselves.
+The runtime knows no model names. Every width, file, prompt and rule it needs is a field here, so a bundle made from
+other weights, another grid ladder or a ninth task type runs without a line of code. Loading a bundle and checking what
+it says is in `bundle.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from tam_edge.runtime.routing import Routing
 from tam_edge.runtime.schema import Engines, Entry, FileSpec, Name, named_files
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 def _check_fields(template: str, values: dict[str, str | int | float]) -> str:
@@ -128,7 +128,7 @@ class LanguageSpec(Entry):
 
 
 class PromptTexts(Entry):
-    """Text around the visual tokens. Control tokens in these templates are control tokens; in a question they are not."""
+    """Text around the visual tokens. Control tokens written here are control tokens; in a question they are not."""
 
     system: Annotated[str, Field(max_length=8000)]
     """Everything before the visual tokens; no fields, so the prefix is the same for every question."""
@@ -147,7 +147,7 @@ class StrategySpec(Entry):
     """Name of the strategy, such as tam."""
     encoders: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Encoders it needs, by name."""
-    engines: dict[Name, Engines] = {}
+    engines: dict[Name, Engines] = Field(default_factory=dict)
     """Engines of its own, by role."""
 
 
@@ -180,9 +180,9 @@ class Manifest(Entry):
     """Text around the visual tokens."""
     routing: Routing
     """Task type and duration -> frames and grid."""
-    parity: dict[str, float | int | str] = {}
+    parity: dict[str, float | int | str] = Field(default_factory=dict)
     """How far each exported file is from the module it was made from."""
-    training: dict[str, float | int | str] = {}
+    training: dict[str, float | int | str] = Field(default_factory=dict)
     """How the weights came to be."""
 
     @property
@@ -191,6 +191,19 @@ class Manifest(Entry):
         left = self.language.context - self.language.max_output_tokens - self.routing.context_reserve_tokens
         most = self.routing.max_visual_tokens
         return left if most is None else min(left, most)
+
+    def stage_peak_bytes(self, grid: int) -> dict[str, int]:
+        """Peak memory each stage adds for one grid, in bytes, as measured when the bundle was made.
+
+        Stages are named as in the answer's timings; of every role the first engine counts.
+        """
+        encoders = (self.encoders[name] for name in self.strategies[0].encoders)
+        return {
+            "inductor": self.inductor.engines[0].peak_bytes,
+            "vision": sum(encoder.engines[0].peak_bytes for encoder in encoders),
+            "strategy": self.projectors[grid].engines[0].peak_bytes,
+            "language": self.language.engines[0].peak_bytes,
+        }
 
     def files(self) -> dict[str, FileSpec]:
         """Every file the manifest names, by the dotted name of the field that names it."""

@@ -74,6 +74,30 @@ class Routing(Entry):
     max_visual_tokens: PositiveInt | None = None
     """Most visual tokens the model was trained on; null: as many as the context leaves."""
 
+    def rung(self, grid: int) -> Rung:
+        """The rung of a grid.
+
+        Raises:
+            UsageError: no such grid on the ladder.
+        """
+        for rung in self.ladder:
+            if rung.grid == grid:
+                return rung
+        grids = ", ".join(str(rung.grid) for rung in self.ladder)
+        raise UsageError(f"grid {grid} is not on this bundle's ladder: choose one of {grids}")
+
+    def rule(self, task: str) -> TaskRule:
+        """The rule of a task type.
+
+        Raises:
+            UsageError: no such task type.
+        """
+        for rule in self.tasks:
+            if rule.name == task:
+                return rule
+        names = ", ".join(rule.name for rule in self.tasks)
+        raise UsageError(f"task type {task!r} is unknown to this bundle: choose one of {names}")
+
 
 class Route(NamedTuple):
     """What the rule set decided."""
@@ -89,8 +113,8 @@ class Route(NamedTuple):
 def candidate_times(duration_seconds: float, frame_count: int | None, routing: Routing) -> tuple[float, ...]:
     """The clip's one list of times in seconds: every plan looks at a subset of it, so plans share frames.
 
-    One time per 1 / frames_per_second; where that gives more than max_frames, as many uniform ones up to the last frame.
-    A clip with fewer frames than that (a time lapse) gets the middle of each of its frames.
+    One time per 1 / frames_per_second; where that gives more than max_frames, as many uniform ones up to the last
+    frame. A clip with fewer frames than that (a time lapse) gets the middle of each of its frames.
     """
     by_rate = max(1, math.ceil(round(duration_seconds * routing.frames_per_second, 6)))  # 10.0000001 s are 10 s
     available = by_rate if frame_count is None else max(1, min(by_rate, frame_count))
@@ -108,7 +132,7 @@ def choose_times(candidates: tuple[float, ...], frames: int) -> tuple[float, ...
     last = len(candidates) - 1
     if frames == 1:
         return (candidates[last // 2],)
-    # floor(i * last / (frames - 1) + 1/2) in whole numbers: steps of at least 1 stay distinct, float error cannot merge them
+    # round(i * last / (frames - 1)) in whole numbers: steps are at least 1, so no two times can meet
     return tuple(candidates[(2 * i * last + frames - 1) // (2 * (frames - 1))] for i in range(frames))
 
 
@@ -133,7 +157,7 @@ def route(group: Group, duration_seconds: float, available: int, budget: int, ro
     Raises:
         UsageError: one frame at the smallest grid is more than `budget`.
     """
-    start = _rung_index(preferred_grid(group, duration_seconds, routing), routing)
+    start = routing.rung(preferred_grid(group, duration_seconds, routing))
     least = max(1, min(available, math.ceil(duration_seconds / routing.fallback_seconds_per_frame)))
     return _fit(start, available, least, budget, routing)
 
@@ -148,42 +172,34 @@ def route_by_hand(
     frames: int | None = None,
     grid: int | None = None,
 ) -> Route:
-    """As `route`, with the number of frames, the grid or both given by hand and followed as far as clip and budget allow.
+    """As `route`, with frames, grid or both given by hand and followed as far as clip and budget allow.
 
-    A grid by hand stays unless not even one frame of it fits; then the next smaller is taken. Frames by hand alone step the
-    grid down until all of them fit.
+    A grid by hand stays unless not even one frame of it fits; then the next smaller is taken. Frames by hand alone step
+    the grid down until all of them fit.
 
     Raises:
         UsageError: no frame asked for, a grid that is not on the ladder, or no frame fits.
     """
     if frames is not None and frames < 1:
         raise UsageError(f"{frames} frames cannot be looked at: ask for at least 1")
-    start = _rung_index(grid if grid is not None else preferred_grid(group, duration_seconds, routing), routing)
+    start = routing.rung(preferred_grid(group, duration_seconds, routing) if grid is None else grid)
     wanted = available if frames is None else min(frames, available)
     if grid is None:
         return _fit(start, wanted, wanted, budget, routing)
     return _fit(start, wanted, 1, budget, routing, step_up=False)
 
 
-def _rung_index(grid: int, routing: Routing) -> int:
-    grids = [rung.grid for rung in routing.ladder]
-    if grid not in grids:
-        raise UsageError(f"grid {grid} is not on this bundle's ladder: choose one of {', '.join(map(str, grids))}")
-    return grids.index(grid)
-
-
-def _fit(start: int, wanted: int, least: int, budget: int, routing: Routing, *, step_up: bool = True) -> Route:
-    """Step down from rung `start` until `least` frames fit, take up to `wanted`, then step up where that costs no frame."""
+def _fit(start: Rung, wanted: int, least: int, budget: int, routing: Routing, *, step_up: bool = True) -> Route:
+    """Step down from `start` until `least` frames fit, take up to `wanted`, then step up where no frame is lost."""
     caps = [frame_cap(rung, budget, routing) for rung in routing.ladder]
-    index = start
+    index = routing.ladder.index(start)
     while index + 1 < len(caps) and caps[index] < min(least, routing.max_frames):
         index += 1
     frames = min(wanted, caps[index])
     if frames == 0:
-        smallest = routing.ladder[-1]
+        side, needed = routing.ladder[-1].grid, routing.ladder[-1].tokens_per_frame
         raise UsageError(
-            f"{budget} visual tokens are not enough for one frame: "
-            f"the smallest grid, {smallest.grid}x{smallest.grid}, needs {smallest.tokens_per_frame}"
+            f"{budget} visual tokens are not enough for one frame: {side}x{side}, the smallest, is {needed}"
         )
     while step_up and index > 0 and caps[index - 1] >= frames:
         index -= 1
@@ -222,4 +238,4 @@ def _tam_routing() -> Routing:
 
 
 TAM_ROUTING = _tam_routing()
-"""The paper's ladder, constants and words; with a context of 21000 and 2048 for the answer, 17452 visual tokens remain."""
+"""The paper's ladder, constants and words; a context of 21000 less 2048 for the answer leaves 17452 visual tokens."""
