@@ -27,7 +27,6 @@ class CausalAttention(nn.Module):
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
-        self.groups = config.heads // config.kv_heads
         self.head_width = config.head_width
         self.q_proj = nn.Linear(config.width, config.heads * config.head_width)
         self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_width)
@@ -40,8 +39,9 @@ class CausalAttention(nn.Module):
             p(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )  # [B, heads, L, head_width]
         q, k = rotate(q, *rotation), rotate(k, *rotation)
-        k, v = (t.repeat_interleave(self.groups, dim=1) for t in (k, v))
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        attended = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        )
         out: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return out
 
