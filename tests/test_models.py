@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from tam_edge.models.checkpoint import load_checkpoint, save_checkpoint
 from tam_edge.models.config import (
     FULL,
@@ -25,7 +27,6 @@ from tam_edge.models.moe import MLP, MoEMLP, auxiliary_losses, routing_weights, 
 from tam_edge.models.projector import Projectors, fourier_features, pool, token_coordinates
 from tam_edge.models.tallva import TallVA, parameter_counts
 from tam_edge.models.vision import VisionTransformer, upcycle_vision
-from torch import nn
 
 TINY_VISION = VisionConfig(image_px=58, patch_px=14, width=32, layers=3, heads=4, mlp_width=48)  # 2 px left over
 TINY_LANGUAGE = LanguageConfig(
