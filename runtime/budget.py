@@ -62,12 +62,9 @@ def admit(limit: MemoryLimit, predicted: Mapping[str, int]) -> None:
     if needed <= limit.limit_bytes:
         return
     needs = ", ".join(f"{name} {size_text(size)}" for name, size in predicted.items())
-    smallest = math.ceil(needed / MIB)
-    raise MemoryLimitError(
-        limit.limit_bytes,
-        needed,
-        f"{size_text(limit.limit_bytes)} of memory ({limit.source}) is too little: {needs}; allow at least {smallest}MiB",
-    )
+    allowed, smallest = size_text(limit.limit_bytes), math.ceil(needed / MIB)
+    message = f"{allowed} of memory ({limit.source}) is too little: {needs}; allow at least {smallest}MiB"
+    raise MemoryLimitError(limit.limit_bytes, needed, message)
 
 
 def resident_bytes() -> int:

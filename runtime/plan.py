@@ -163,7 +163,7 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         predicted_bytes=manifest.stage_peak_bytes(choice.rung.grid),
         predicted_ms=None,
         rejections=tuple(_rejections(choice, manifest.routing, limits)),
-        reasons=sentences(choice),
+        reasons=sentences(choice) + _unread(estimate),
         task_title=choice.rule.title,
         phrase=manifest.routing.phrases[choice.group],
     )
@@ -219,6 +219,12 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
         budget=budget,
         budget_from=budget_from,
     )
+
+
+def _unread(estimate: TaskEstimate) -> tuple[str, ...]:
+    if not estimate.unread_tokens:
+        return ()
+    return (f"The question is long: {estimate.unread_tokens} tokens of its middle played no part in its task type.",)
 
 
 def _budget(manifest: Manifest, limits: Limits) -> tuple[int, str]:
