@@ -49,12 +49,27 @@ class LanguageEngine(Protocol):
         ...
 
     @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
+    def rope(self) -> Literal["1d", "mrope"]:
+        """Position encoding."""
+        ...
+
+    @property
     def length(self) -> int:
         """Tokens held in the sequence."""
         ...
 
-    def reserve(self, tokens: int, *, block: int = 1) -> bool:
-        """Make room for `tokens`, and for `block` of them entered at once; True if what was held is still held."""
+    @property
+    def capacity(self) -> int:
+        """Tokens there is room for."""
+        ...
+
+    def reserve(self, tokens: int, *, block: int = 1) -> None:
+        """Make room for `tokens`, and for `block` of them entered at once; what was held is dropped if it must grow."""
         ...
 
     def append_tokens(self, ids: Sequence[int]) -> None:

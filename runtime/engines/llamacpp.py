@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 256  # entered per call: small enough that Ctrl-C is heard soon and the compute buffer stays small
 CELLS_STEP = 256  # llama.cpp rounds the number of key-value cells up to this
+RANDOM_SEED = 0xFFFFFFFF  # llama.cpp draws a seed of its own for this one
 
 
 class LlamaCppEngine:
@@ -51,8 +52,13 @@ class LlamaCppEngine:
         return int(self._llama.llama_model_n_embd(self._model))
 
     @property
-    def rope(self) -> str:
-        """Position encoding: "1d" or "mrope"."""
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return int(self._llama.llama_vocab_n_tokens(self._vocabulary))
+
+    @property
+    def rope(self) -> Literal["1d", "mrope"]:
+        """Position encoding."""
         multi = (self._llama.LLAMA_ROPE_TYPE_MROPE, self._llama.LLAMA_ROPE_TYPE_IMROPE)
         return "mrope" if self._llama.llama_model_rope_type(self._model) in multi else "1d"
 
@@ -61,25 +67,30 @@ class LlamaCppEngine:
         """Tokens held in the sequence."""
         return self._length
 
-    def reserve(self, tokens: int, *, block: int = 1) -> bool:
-        """Make room for `tokens`, and for `block` of them entered at once; True if what was held is still held.
+    @property
+    def capacity(self) -> int:
+        """Tokens there is room for; 0 before `reserve`."""
+        return self._cells
+
+    def reserve(self, tokens: int, *, block: int = 1) -> None:
+        """Make room for `tokens`, and for `block` of them entered at once; what was held is dropped if it must grow.
 
         Raises: EngineError if the cells cannot be allocated.
         """
-        if self._context is not None and self._cells >= tokens and self._block >= block:
-            return True
+        if self._cells >= tokens and self._block >= block:
+            return
         self._free_context()
         params = self._llama.llama_context_default_params()
         params.n_ctx = -(-tokens // CELLS_STEP) * CELLS_STEP
         params.n_batch = params.n_ubatch = max(CHUNK_TOKENS, block)
-        params.n_outputs_max = 1  # only the last token is ever scored: the vocabulary times 256 rows stay unallocated
+        params.n_outputs_max = 1  # only a chunk's last token is scored: no buffer of chunk x vocabulary
         params.n_threads = params.n_threads_batch = self._threads
         params.no_perf = True
         self._context = self._llama.llama_init_from_model(self._model, params)
         if not self._context:
+            self._context = None
             raise EngineError(f"{self._name}: llama.cpp has no memory for {tokens} tokens; ask for fewer frames")
         self._cells, self._block = int(params.n_ctx), int(params.n_batch)
-        return False
 
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Enter token ids after what is held.
@@ -124,8 +135,8 @@ class LlamaCppEngine:
 
     def logits(self) -> NDArray[np.float32]:
         """Scores [vocabulary] of the token that would come next, a copy."""
-        size = self._llama.llama_vocab_n_tokens(self._vocabulary)
-        return np.ctypeslib.as_array(self._llama.llama_get_logits_ith(self._context, -1), (size,)).copy()
+        scores = self._llama.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(scores, (self.vocabulary_size,)).copy()
 
     def sample(self, temperature: float, seed: int) -> Iterator[int]:
         """Yield token after token, each entered when the next one is asked for; temperature 0 is greedy."""
@@ -134,7 +145,7 @@ class LlamaCppEngine:
         try:
             if temperature > 0:
                 llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_temp(temperature))
-                llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_dist(seed % 2**32))
+                llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_dist(seed % RANDOM_SEED))
             else:
                 llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
             while True:
