@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from tam_edge.runtime.errors import UsageError
+from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.reasons import Choice, interval_seconds, sentences
@@ -29,9 +30,6 @@ from tam_edge.runtime.routing import (
     route,
     route_by_hand,
 )
-
-if TYPE_CHECKING:
-    from tam_edge.runtime.video import VideoInfo
 
 SCHEMA_VERSION = 1
 
@@ -75,7 +73,7 @@ class Plan:
     strategy: str
     """How patch features become visual tokens."""
     timestamps_seconds: tuple[float, ...]
-    """Times of the frames, from the start of the clip."""
+    """Times of the frames, as the source counts them."""
     grid: int | None
     """Tokens per side of one frame; None where the strategy has none."""
     expert: int | None
@@ -89,7 +87,7 @@ class Plan:
     interval_seconds: float
     """Mean distance between neighbouring frames; 0 for a single one."""
     duration_seconds: float
-    """Length of the clip; 0 for an image."""
+    """Length of the clip or window; 0 for an image."""
     predicted_bytes: dict[str, int] | None
     """Peak memory of each stage in bytes, from the manifest's measurements."""
     predicted_ms: float | None
@@ -102,6 +100,8 @@ class Plan:
     """The task type as the prompt prints it."""
     phrase: str = ""
     """The row's words for the prompt."""
+    start_seconds: float = 0.0
+    """Where the clip starts, as the source counts; not 0 in a window."""
 
     def __post_init__(self) -> None:
         """Hold the one promise every later stage builds on."""
@@ -166,6 +166,7 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         reasons=sentences(choice) + _unread(estimate),
         task_title=choice.rule.title,
         phrase=manifest.routing.phrases[choice.group],
+        start_seconds=info.start_seconds,
     )
 
 
@@ -176,9 +177,15 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
         UsageError: a time outside the clip, or a strategy, grid or token count that the bundle does not have.
     """
     _strategy(manifest, plan.strategy)
-    last = plan.timestamps_seconds[-1]
-    if last > info.duration_seconds:
-        raise UsageError(f"the plan looks at {last:.2f} s, the clip is {info.duration_seconds:.2f} s long")
+    first, last, end = (
+        plan.timestamps_seconds[0],
+        plan.timestamps_seconds[-1],
+        info.start_seconds + info.duration_seconds,
+    )
+    if first < info.start_seconds or last > end:
+        raise UsageError(
+            f"the plan looks at {first:.2f} to {last:.2f} s, the clip is {info.start_seconds:.2f} to {end:.2f} s"
+        )
     if plan.grid is not None:
         rung = manifest.routing.rung(plan.grid)
         if (plan.expert, plan.visual_tokens) != (rung.expert, plan.frames * rung.tokens_per_frame):
@@ -203,7 +210,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
     sure = estimate.confidence >= routing.confidence_threshold
     group: Group = rule.group if sure else "balanced"
     budget, budget_from = _budget(manifest, limits)
-    candidates = candidate_times(duration, info.frame_count, routing)
+    candidates = tuple(info.start_seconds + t for t in candidate_times(duration, info.frame_count, routing))
     decided = _route(group, duration, len(candidates), budget, routing, limits)
     return Choice(
         rule=rule,
@@ -215,6 +222,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
         rung=routing.rung(decided.grid),
         times=choose_times(candidates, decided.frames),
         available=len(candidates),
+        start_seconds=info.start_seconds,
         duration_seconds=duration,
         budget=budget,
         budget_from=budget_from,

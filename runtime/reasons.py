@@ -35,6 +35,8 @@ class Choice:
     """Times that were taken, in seconds."""
     available: int
     """Times there were to choose from."""
+    start_seconds: float
+    """Where the clip starts, as the source counts."""
     duration_seconds: float
     """Length of the clip; 0 for an image."""
     budget: int
@@ -91,11 +93,10 @@ def _budget(choice: Choice) -> str:
 
 def _times(choice: Choice) -> str:
     if choice.duration_seconds == 0:
-        return "An image is a clip of one frame." if len(choice.times) == 1 else "Images are frames without times."
-    if len(choice.times) == 1:
-        return f"It is the frame at {choice.times[0]:.2f} s of {choice.duration_seconds:.2f} s."
+        return "An image is a clip of one frame."
+    end = choice.start_seconds + choice.duration_seconds
+    clip = f"the clip goes from {choice.start_seconds:.2f} s to {end:.2f} s"
     first, last = choice.times[0], choice.times[-1]
-    return (
-        f"One frame every {interval_seconds(choice.times):.2f} s, "
-        f"from {first:.2f} s to {last:.2f} s of {choice.duration_seconds:.2f} s."
-    )
+    if len(choice.times) == 1:
+        return f"It is the frame at {first:.2f} s; {clip}."
+    return f"One frame every {interval_seconds(choice.times):.2f} s, from {first:.2f} s to {last:.2f} s; {clip}."

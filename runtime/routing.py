@@ -196,7 +196,7 @@ def _fit(start: Rung, wanted: int, least: int, budget: int, routing: Routing, *,
     while index + 1 < len(caps) and caps[index] < min(least, routing.max_frames):
         index += 1
     frames = min(wanted, caps[index])
-    if frames == 0:
+    if frames < 1:
         side, needed = routing.ladder[-1].grid, routing.ladder[-1].tokens_per_frame
         raise UsageError(
             f"{budget} visual tokens are not enough for one frame: {side}x{side}, the smallest, is {needed}"
