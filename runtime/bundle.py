@@ -96,8 +96,7 @@ def _parse(folder: Path, text: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        # Without its input: a wrong value may be as long as the file.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"])) or MANIFEST_FILE
         message = first["msg"].removeprefix("Value error, ")
-        raise BundleError(folder, field, message) from error
+        raise BundleError(folder, field[:200], message[:400]) from error  # a wrong key may be as long as the file

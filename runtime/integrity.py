@@ -35,7 +35,7 @@ def path_inside(folder: Path, file: str, field: str) -> Path:
         path = (root / file).resolve()
         inside, regular, exists = path.is_relative_to(root), path.is_file(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise BundleError(folder, field, f"{file!r} is no usable path: {error}") from error
+        raise BundleError(folder, field, f"{file!r} cannot be reached: {getattr(error, 'strerror', error)}") from error
     if not inside:
         raise BundleError(folder, field, f"{file!r} lies outside the bundle folder")
     if not regular:

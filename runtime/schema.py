@@ -16,7 +16,7 @@ def _inside_folder(file: str) -> str:
     return file
 
 
-RelativeFile = Annotated[str, AfterValidator(_inside_folder)]
+RelativeFile = Annotated[str, Field(max_length=500), AfterValidator(_inside_folder)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
