@@ -17,7 +17,7 @@ DEFAULT_SHARE = 0.8
 
 MIB = 1024**2
 _UNITS = {"b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]i?B|B)", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
