@@ -83,6 +83,6 @@ def check_room(prompt: Prompt, language: LanguageSpec, max_tokens: int) -> None:
     excess = len(prompt) + max_tokens - language.context
     if excess > 0:
         raise QuestionError(
-            f"the question is too long by {excess} tokens: the context holds {language.context}, "
-            f"of which the video takes {prompt.visual_tokens} and the answer {max_tokens}; ask shorter or lower --max-tokens"
+            f"the question is too long by {excess} tokens: the context holds {language.context}, of which the video "
+            f"takes {prompt.visual_tokens} and the answer {max_tokens}; ask shorter or lower --max-tokens"
         )
