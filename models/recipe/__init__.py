@@ -1,0 +1,1 @@
+"""The training recipe of the bundled model, one stage a file."""

@@ -1,0 +1,105 @@
+"""Films the training scenes once and keeps what the frozen eye sees, so that the language model trains without it.
+
+RUN/features/NNNN.safetensors holds the views of SCENES_PER_SHARD scenes: patch features already pooled to the view's grid,
+float16, under "<seed>/<row>". A shard that exists is not made again.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tam_edge.models.config import VisionConfig
+from tam_edge.models.projector import pool
+from tam_edge.models.recipe.accelerator import mixed_precision, training_device
+from tam_edge.models.recipe.eye import load_eye, roughen
+from tam_edge.models.recipe.nano import ENCODER
+from tam_edge.models.recipe.views import GROUPS, View, clip_view, still_view
+from tam_edge.models.street.render import render
+from tam_edge.models.street.world import make_scene
+from tam_edge.models.vision import VisionTransformer
+from tam_edge.runtime.vision import preprocess
+
+SCENES_PER_SHARD = 50
+SHARDS = 36
+ROWS = (*GROUPS, "still")
+
+
+def view_of(seed: int, row: str) -> View:
+    """The view that a key of the store names."""
+    scene = make_scene(seed)
+    if row == "still":
+        moment = random.Random(f"still-{seed}").random() * scene.duration_seconds
+        return still_view(scene, moment, ENCODER.image_px // 14)
+    group = next(group for group in GROUPS if group == row)
+    return clip_view(scene, group)
+
+
+def view_pixels(view: View, row: str) -> Tensor:
+    """The view's frames as the encoder is served them, [N, 3, px, px]; one clip has one lens, codec and mount."""
+    frames = [
+        roughen(render(view.scene, t), random.Random(f"camera-{view.scene.seed}-{row}")) for t in view.times
+    ]
+    return torch.from_numpy(preprocess(np.stack(frames), ENCODER))
+
+
+@torch.no_grad()
+def encode_view(vision: VisionTransformer, view: View, row: str, device: torch.device) -> Tensor:
+    """Pooled patch features of a view: [N, grid*grid, D] float16 on the CPU."""
+    with mixed_precision(device):
+        features = vision(view_pixels(view, row).to(device)).features.float()
+    return pool(features, view.grid).half().cpu()
+
+
+def film(run: Path, config: VisionConfig, *, shards: range = range(SHARDS)) -> None:
+    """Make every missing shard of `shards`."""
+    device = training_device()
+    vision, _ = load_eye(run, config)
+    vision.to(device)
+    folder = run / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    began, made = time.monotonic(), 0
+    for shard in shards:
+        path = folder / f"{shard:04d}.safetensors"
+        if path.exists():
+            continue
+        tensors = dict(_film_shard(vision, shard, device))
+        save_file(tensors, path.with_suffix(".partial"))
+        path.with_suffix(".partial").replace(path)
+        made += 1
+        minutes = (time.monotonic() - began) / 60
+        print(f"features: shard {shard} of {shards.stop}, {minutes / made:.2f} min each", file=sys.stderr, flush=True)
+
+
+def _film_shard(vision: VisionTransformer, shard: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    for seed in range(shard * SCENES_PER_SHARD, (shard + 1) * SCENES_PER_SHARD):
+        for row in ROWS:
+            view = view_of(seed, row)
+            if view.asked:
+                yield f"{seed}/{row}", encode_view(vision, view, row, device)
+
+
+class Store:
+    """Every filmed view, read from disk when it is asked for."""
+
+    def __init__(self, run: Path) -> None:
+        self._files = [safe_open(path, "pt") for path in sorted((run / "features").glob("*.safetensors"))]
+        self.keys = [(index, key) for index, file in enumerate(self._files) for key in file.keys()]  # noqa: SIM118
+
+    def by_row(self, row: str) -> list[tuple[int, str]]:
+        """The keys of one row."""
+        return [(index, key) for index, key in self.keys if key.endswith(f"/{row}")]
+
+    def load(self, key: tuple[int, str]) -> tuple[View, Tensor]:
+        """A view and its pooled features [N, grid*grid, D] float32."""
+        seed, row = key[1].split("/")
+        return view_of(int(seed), row), self._files[key[0]].get_tensor(key[1]).float()

@@ -1,0 +1,123 @@
+"""Stage 2b: from symbols to what the eye really sees. First each projector learns to say what symbols say, then all of
+language model, projectors and positions learn from answers, with some symbols kept in so that nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from tam_edge.models.config import TallVAConfig
+from tam_edge.models.projector import pool
+from tam_edge.models.recipe.accelerator import mixed_precision, training_device
+from tam_edge.models.recipe.features import ROWS, Store
+from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
+from tam_edge.models.recipe.loop import Stage, run_stage
+from tam_edge.models.recipe.pack import pack
+from tam_edge.models.recipe.symbols import Symbols, view_labels
+from tam_edge.models.recipe.views import View, random_view
+from tam_edge.models.tallva import TallVA
+
+PROJECTORS = Stage("projectors", steps=1200, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
+JOINT = Stage("joint", steps=4000, muon_lr=2e-3, adam_lr=1e-3, warmup_steps=60, decay_from=0.4)
+VIEWS_PER_STEP = 6
+SYMBOL_SHARE = 0.15  # views of a step that stay symbolic
+ROW_WEIGHTS = {"high": 1.0, "balanced": 1.0, "more": 1.2, "still": 0.4}
+HELD_OUT_VIEWS = 40  # per row, from the end of the store
+
+
+def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> TallVA:
+    """The whole model with the decoder and positions that symbols taught; the eye is dense until stage 3."""
+    sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())
+    model = TallVA(replace(config, language=sizes, vision=replace(config.vision, experts=1)))
+    state = torch.load(run / "symbols.pt", weights_only=True)["modules"]
+    model.language.load_state_dict(state["language"])
+    assert model.projectors.position is not None
+    model.projectors.position.load_state_dict(state["position"])
+    return model
+
+
+def project(model: TallVA, pooled: Tensor, view: View) -> Tensor:
+    """Visual tokens [T, d] of features that are already pooled to the view's grid."""
+    projectors = model.projectors
+    expert = projectors.experts[projectors.config.grids.index(view.grid)]
+    assert projectors.position is not None
+    times = torch.tensor(view.time_fractions, device=pooled.device)
+    return (expert(pooled) + projectors.position(view.grid, times)).flatten(0, 1)
+
+
+def fit_projectors(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = PROJECTORS) -> TallVA:
+    """Each projector expert learns to give the symbols of what its patches show; leaves RUN/projectors.pt."""
+    torch.manual_seed(seed)
+    device = training_device()
+    model = load_language(run, config, tokenizer).to(device)
+    symbols, store = Symbols(tokenizer), Store(run)
+    words = model.language.embed_tokens.weight.detach().cpu()
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = random.Random(f"projectors-{seed}-{step}")
+        total = torch.zeros((), device=device)
+        for row in ROWS:
+            view, pooled = store.load(rng.choice(store.by_row(row)))
+            target = symbols.tokens(view_labels(view), view.grid, words).to(device)
+            expert = model.projectors.experts[model.projectors.config.grids.index(view.grid)]
+            total = total + functional.mse_loss(expert(pooled.to(device)), target)
+        return total
+
+    run_stage(stage, {"experts": model.projectors.experts}, loss_of_step, run)
+    return model
+
+
+def train_jointly(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = JOINT) -> TallVA:
+    """Language model, projectors and positions on filmed views; leaves RUN/joint.pt."""
+    model = fit_projectors(run, config, tokenizer, seed=seed)
+    device = training_device()
+    symbols, store = Symbols(tokenizer), Store(run)
+    held_out = {row: store.by_row(row)[-HELD_OUT_VIEWS:] for row in ROWS}
+    taught = {row: store.by_row(row)[:-HELD_OUT_VIEWS] for row in ROWS}
+
+    def symbolic(view: View) -> Tensor:
+        tokens = symbols.tokens(view_labels(view), view.grid, model.language.embed_tokens.weight)
+        assert model.projectors.position is not None
+        return (tokens + model.projectors.position(view.grid, torch.tensor(view.time_fractions))).flatten(0, 1)
+
+    def loss_of_step(step: int) -> Tensor:
+        total = torch.zeros((), device=device)
+        for index in range(VIEWS_PER_STEP):
+            rng = random.Random(f"joint-{seed}-{step}-{index}")
+            with mixed_precision(device):
+                if rng.random() < SYMBOL_SHARE:
+                    view = random_view(rng, still=0.2)
+                    visual = symbolic(view)
+                else:
+                    row = rng.choices(list(ROW_WEIGHTS), weights=list(ROW_WEIGHTS.values()))[0]
+                    view, pooled = store.load(rng.choice(taught[row]))
+                    visual = project(model, pooled.to(device), view)
+                packed = pack(tokenizer, view, choose_questions(view, rng))
+                loss = answer_loss(model.language, packed, visual) / VIEWS_PER_STEP
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def evaluate() -> str:
+        return _accuracy(model, tokenizer, store, held_out, device)
+
+    modules = {"language": model.language, "projectors": model.projectors}
+    run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
+    return model
+
+
+def _accuracy(
+    model: TallVA, tokenizer: Tokenizer, store: Store, held_out: dict[str, list[tuple[int, str]]], device: torch.device
+) -> str:
+    def views(row: str) -> Callable[[], list[tuple[View, Tensor]]]:
+        return lambda: [(view, project(model, pooled.to(device), view)) for view, pooled in map(store.load, held_out[row])]
+
+    return accuracy_by_family(model.language, tokenizer, {row: views(row) for row in ROWS})

@@ -1,0 +1,126 @@
+"""Stage 2a: the language model learns to look, on symbols: scenes that are never rendered, at every grid and length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from tam_edge.models.config import TallVAConfig
+from tam_edge.models.language import LanguageModel
+from tam_edge.models.projector import PositionEmbedding
+from tam_edge.models.recipe.loop import Stage, run_stage
+from tam_edge.models.recipe.pack import Packed, pack
+from tam_edge.models.recipe.symbols import Symbols, view_labels
+from tam_edge.models.recipe.views import View, random_view
+from tam_edge.models.street.questions import Question
+
+VIEWS_PER_STEP = 6
+QUESTIONS_PER_VIEW = 20
+SYMBOLS = Stage("symbols", steps=6000, muon_lr=3e-3, adam_lr=2e-3, warmup_steps=100)
+EVALUATION_VIEWS = 60
+
+
+def answer_loss(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
+    """Mean cross-entropy of the answers' tokens; `visual` [T, d]."""
+    hidden = _hidden(language, packed, visual)
+    kept = packed.targets >= 0
+    logits = language.logits(hidden[kept.to(hidden.device)])
+    return functional.cross_entropy(logits.float(), packed.targets[kept].to(hidden.device))
+
+
+@torch.no_grad()
+def right_answers(language: LanguageModel, packed: Packed, visual: Tensor) -> list[bool]:
+    """Per packed question, whether every answer token is the most likely one (what greedy decoding would say)."""
+    hidden = _hidden(language, packed, visual)
+    kept = packed.targets >= 0
+    hits = language.logits(hidden[kept.to(hidden.device)]).argmax(-1).cpu() == packed.targets[kept]
+    places = torch.nonzero(kept).flatten()
+    right, last = [], -2
+    for place, hit in zip(places.tolist(), hits.tolist(), strict=True):
+        if place != last + 1:
+            right.append(True)
+        right[-1] = right[-1] and hit
+        last = place
+    return right
+
+
+def _hidden(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
+    words = language.embed_tokens
+    device, dtype = words.weight.device, words.weight.dtype
+    parts = (words(packed.before.to(device)), visual.to(device, dtype), words(packed.text.to(device)))
+    mask, positions = packed.mask[None, None].to(device), packed.positions.unsqueeze(0).to(device)
+    hidden = language.hidden_states(torch.cat(parts).unsqueeze(0), mask, positions)
+    return hidden[0, len(packed.before) + packed.visual_tokens :]
+
+
+def choose_questions(view: View, rng: random.Random) -> list[Question]:
+    """At most QUESTIONS_PER_VIEW of the view's questions."""
+    asked = list(view.asked)
+    rng.shuffle(asked)
+    return asked[:QUESTIONS_PER_VIEW]
+
+
+def shares(fraction_done: float) -> tuple[float, float]:
+    """Chance of a picture, and of a view cut short: place and binding before time, short clips before long ones."""
+    return (0.6, 0.9) if fraction_done < 0.35 else (0.35, 0.6) if fraction_done < 0.65 else (0.15, 0.2)
+
+
+def train_on_symbols(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = SYMBOLS) -> None:
+    """Train, or go on training, decoder and position embedding on symbols; leaves RUN/symbols.pt."""
+    torch.manual_seed(seed)
+    sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())
+    assert config.projector.position is not None
+    language, position = LanguageModel(sizes), PositionEmbedding(config.projector.position, sizes.width)
+    symbols = Symbols(tokenizer)
+
+    def visual(view: View) -> Tensor:
+        tokens = symbols.tokens(view_labels(view), view.grid, language.embed_tokens.weight)
+        return (tokens + position(view.grid, torch.tensor(view.time_fractions))).flatten(0, 1)
+
+    def loss_of_step(step: int) -> Tensor:
+        total = torch.zeros(())
+        for index in range(VIEWS_PER_STEP):
+            rng = random.Random(f"symbols-{seed}-{step}-{index}")
+            view = random_view(rng, *shares(step / stage.steps))
+            packed = pack(tokenizer, view, choose_questions(view, rng))
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = answer_loss(language, packed, visual(view)) / VIEWS_PER_STEP
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def evaluate() -> str:
+        kinds = {"clips": 0.0, "stills": 1.0}
+        return accuracy_by_family(language, tokenizer, {kind: _views(kind, still) for kind, still in kinds.items()})
+
+    def _views(kind: str, still: float) -> Callable[[], list[tuple[View, Tensor]]]:
+        views = [random_view(random.Random(f"evaluation-{seed}-{kind}-{i}"), still) for i in range(EVALUATION_VIEWS)]
+        return lambda: [(view, visual(view)) for view in views]
+
+    run_stage(stage, {"language": language, "position": position}, loss_of_step, run, evaluate=evaluate)
+
+
+@torch.no_grad()
+def accuracy_by_family(
+    language: LanguageModel, tokenizer: Tokenizer, kinds: dict[str, Callable[[], list[tuple[View, Tensor]]]]
+) -> str:
+    """Greedy accuracy per family, a line for each kind of views; a view comes with its visual tokens [T, d]."""
+    lines = []
+    for kind, views in kinds.items():
+        tally: dict[str, list[bool]] = {}
+        with torch.autocast(language.embed_tokens.weight.device.type, torch.bfloat16):
+            for view, visual in views():
+                hits = right_answers(language, pack(tokenizer, view, list(view.asked)), visual)
+                for question, hit in zip(view.asked, hits, strict=True):
+                    tally.setdefault(question.family, []).append(hit)
+        mean = sum(map(sum, tally.values())) / sum(map(len, tally.values()))
+        scores = " ".join(f"{family} {sum(hits) / len(hits):.2f}" for family, hits in sorted(tally.items()))
+        lines.append(f"{kind} {mean:.3f}: {scores}")
+    return "\n  ".join(lines)

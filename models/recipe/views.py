@@ -1,0 +1,115 @@
+"""What one training sequence looks at: a scene's frames as a plan would choose them, and the questions of that plan.
+
+Frames, grid and times come from the runtime's own rules, so the model is trained on what it will be served.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from tam_edge.models.recipe.nano import ROUTING, TASKS
+from tam_edge.models.street.questions import Question, questions
+from tam_edge.models.street.video import VIDEO_FPS, frame_count
+from tam_edge.models.street.world import ALWAYS, FIRST_UNSEEN_SEED, Scene, Stay, make_scene
+from tam_edge.runtime.routing import Group, candidate_times, choose_times, route
+
+
+QUESTION_ROUNDS = 2
+BUDGET = ROUTING.max_visual_tokens or 0
+SMALL_BUDGETS = (150, 300)  # visual tokens of clips that are cut short while the first things are learned
+STILL_GRIDS = (12, 8, 6)
+GROUPS: tuple[Group, ...] = ("high", "balanced", "more")
+_GROUP_OF_TASK = {index + 1: ROUTING.rule(name).group for index, name in enumerate(TASKS)}
+_TITLE_OF_TASK = {index + 1: ROUTING.rule(name).title for index, name in enumerate(TASKS)}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Some frames of a scene and what may be asked about them."""
+
+    scene: Scene
+    times: tuple[float, ...]
+    """Seconds of each frame."""
+    grid: int
+    """Tokens per side of each frame."""
+    duration_seconds: float
+    """Length of the clip as its container tells it; 0 for a still."""
+    asked: tuple[Question, ...]
+
+    @property
+    def time_fractions(self) -> tuple[float, ...]:
+        """t/T of each frame, 0 for a still."""
+        return tuple(t / self.duration_seconds if self.duration_seconds else 0.0 for t in self.times)
+
+
+def title_of(question: Question) -> str:
+    """The name of the question's task type as the prompt prints it."""
+    return _TITLE_OF_TASK[question.task]
+
+
+def clip_seconds(scene: Scene) -> float:
+    """Length of the scene's clip once it is a file: whole frames."""
+    return frame_count(scene) / VIDEO_FPS
+
+
+def clip_view(scene: Scene, group: Group, budget: int = BUDGET) -> View:
+    """The frames a plan of this row looks at with `budget` visual tokens, and every question of the row."""
+    duration = clip_seconds(scene)
+    candidates = candidate_times(duration, frame_count(scene), ROUTING)
+    chosen = route(group, duration, len(candidates), budget, ROUTING)
+    asked = tuple(question for question in _ask_often(scene) if _GROUP_OF_TASK[question.task] == group)
+    return View(scene, choose_times(candidates, chosen.frames), chosen.grid, duration, asked)
+
+
+def still_view(scene: Scene, seconds: float, grid: int) -> View:
+    """One frame as a picture, and what can be asked about a picture."""
+    still = freeze(scene, seconds)
+    asked = tuple(question for question in _ask_often(still) if question.task != 4 and question.family != "development")
+    return View(still, (0.0,), grid, 0.0, asked)
+
+
+def _ask_often(scene: Scene) -> list[Question]:
+    """The scene's questions in several wordings and about several people: one look at a scene teaches more."""
+    asked = {question.text: question for again in range(QUESTION_ROUNDS) for question in questions(scene, again)}
+    return list(asked.values())
+
+
+def freeze(scene: Scene, seconds: float) -> Scene:
+    """The scene as if it had always been as it is at `seconds`: nothing comes, goes or changes."""
+
+    def stays(thing: object) -> bool:
+        return thing is not None and thing.stay.holds(seconds)  # type: ignore[attr-defined]
+
+    people = tuple(
+        replace(person, stay=Stay(), doing=person.doing_at(seconds), later=None, switches=ALWAYS)
+        for person in scene.people
+        if stays(person)
+    )
+    return replace(
+        scene,
+        duration_seconds=1.0,
+        weather=scene.weather_at(seconds),
+        later_weather=None,
+        first_light=scene.light_at(seconds),
+        light_changes=(),
+        people=people,
+        visitor=replace(scene.visitor, stay=Stay()) if scene.visitor and stays(scene.visitor) else None,
+        cyclist=None,
+        cars=tuple(replace(car, stay=Stay()) for car in scene.cars if stays(car)),
+        dog=replace(scene.dog, stay=Stay()) if scene.dog and stays(scene.dog) else None,
+        events=(),
+    )
+
+
+def random_view(rng: random.Random, still: float, small: float = 0.0) -> View:
+    """A training view: with chance `still` a picture, else one row of a clip's plans, cut short with chance `small`."""
+    while True:
+        scene = make_scene(rng.randrange(FIRST_UNSEEN_SEED))
+        if rng.random() < still:
+            grid = rng.choice(STILL_GRIDS) if rng.random() < small else ROUTING.ladder[0].grid
+            view = still_view(scene, rng.random() * scene.duration_seconds, grid)
+        else:
+            view = clip_view(scene, rng.choice(GROUPS), rng.choice(SMALL_BUDGETS) if rng.random() < small else BUDGET)
+        if view.asked:
+            return view
