@@ -1,0 +1,91 @@
+"""One projector expert as an ONNX graph, its pooling and its position embedding inside.
+
+features float32 [N, S*S, D] (and time_fraction float32 [N]) -> tokens float32 [N, grid*grid, d], N free.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from tam_edge.export.graph import Attribute, Graph, Shape
+from tam_edge.models.projector import (
+    PositionEmbedding,
+    ProjectorExpert,
+    Projectors,
+    fourier_features,
+    token_coordinates,
+)
+
+
+def projector_graph(projectors: Projectors, grid: int, grid_side: int) -> onnx.ModelProto:
+    """The graph of the expert of `grid`, for features with `grid_side` patches per side.
+
+    Raises:
+        ValueError: the ladder has no such grid.
+    """
+    config = projectors.config
+    if grid not in config.grids:
+        raise ValueError(f"grid {grid} is not on the ladder {config.grids}")
+    expert = projectors.experts[config.grids.index(grid)]
+    assert isinstance(expert, ProjectorExpert)
+    graph = Graph()
+    if config.order == "pool-then-project":
+        x = _expert(graph, _pool(graph, "features", grid_side, grid, config.input_width), expert)
+    else:
+        x = _pool(graph, _expert(graph, "features", expert), grid_side, grid, config.output_width)
+    inputs: dict[str, Shape] = {"features": ("N", grid_side * grid_side, config.input_width)}
+    if projectors.position is not None:
+        inputs["time_fraction"] = ("N",)
+        x = graph.node("Add", [x, _position(graph, projectors.position, grid)], "marked")
+    graph.node("Identity", [x], "tokens")
+    return graph.model(f"projector-{grid}", inputs, {"tokens": ("N", grid * grid, config.output_width)})
+
+
+def _pool(graph: Graph, x: str, side: int, grid: int, width: int) -> str:
+    if grid == side:
+        return x
+    square = graph.reshape(graph.transpose(x, "pool.channels", (0, 2, 1)), "pool.square", [0, 0, side, side])
+    sizes = graph.constant("pool.sizes", np.array([grid, grid], np.int64))
+    # Sizes of two axes instead of scales of four: 5/12 in float32 times 12 may floor to 4.
+    attributes: dict[str, Attribute] = {
+        "mode": "linear",
+        "coordinate_transformation_mode": "half_pixel",
+        "axes": [2, 3],
+    }
+    pooled = graph.node("Resize", [square, "", "", sizes], "pool", attributes=attributes)
+    return graph.transpose(graph.reshape(pooled, "pool.flat", [0, width, -1]), "pool.tokens", (0, 2, 1))
+
+
+def _expert(graph: Graph, x: str, expert: ProjectorExpert) -> str:
+    hidden = graph.linear(x, "linear_1", expert.linear_1.weight, expert.linear_1.bias)
+    hidden = graph.node("Gelu", [hidden], "gelu", attributes={"approximate": "none"})
+    return graph.linear(hidden, "linear_2", expert.linear_2.weight, expert.linear_2.bias)
+
+
+def _position(graph: Graph, position: PositionEmbedding, grid: int) -> str:
+    """First layer split into a constant for the place and a product for the time, which broadcast to [N, g*g, h]."""
+    weight, bands = position.linear_1.weight.detach(), position.bands
+    is_time = torch.zeros(weight.shape[1], dtype=torch.bool)
+    is_time[2] = True
+    for first in (3 + 2 * bands, 3 + 5 * bands):
+        is_time[first : first + bands] = True
+    place = fourier_features(token_coordinates(grid, torch.zeros(1, dtype=weight.dtype)), bands)[0]
+    by_place = place[:, ~is_time] @ weight[:, ~is_time].T + position.linear_1.bias.detach()  # [g*g, h]
+    by_time = graph.linear(_time_features(graph, bands), "position.time", weight[:, is_time], None)  # [N, 1, h]
+    hidden = graph.node("Add", [graph.constant("position.place", by_place), by_time], "position.linear_1")
+    hidden = graph.node("Gelu", [hidden], "position.gelu", attributes={"approximate": "none"})
+    return graph.linear(hidden, "position.linear_2", position.linear_2.weight, position.linear_2.bias)
+
+
+def _time_features(graph: Graph, bands: int) -> str:
+    """[N] -> [N, 1, 1 + 2 * bands], in the order of `fourier_features`."""
+    time = graph.reshape("time_fraction", "time", [-1, 1, 1])
+    frequencies: Tensor = math.pi * torch.exp2(torch.arange(bands, dtype=torch.float32))
+    angles = graph.node("Mul", [time, graph.constant("time.frequencies", frequencies)], "time.angles")
+    parts = [time, graph.node("Sin", [angles], "time.sin"), graph.node("Cos", [angles], "time.cos")]
+    return graph.node("Concat", parts, "time.features", attributes={"axis": -1})
