@@ -95,6 +95,10 @@ def test_a_refusal_names_every_need_and_a_ceiling_that_would_do():
         admit(MemoryLimit(parse_size("2198MiB"), "--memory"), predicted)
 
 
+def test_needs_that_fill_the_ceiling_exactly_are_admitted():
+    admit(MemoryLimit(30, "--memory"), {"vision": 10, "language": 20})
+
+
 def test_without_a_ceiling_it_is_most_of_what_could_be_had_and_says_so():
     device = DeviceProfile("board", 2, memory_total_bytes=8 << 30, memory_free_bytes=4 << 30, gpus=())
     limit = default_limit(device)

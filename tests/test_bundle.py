@@ -160,6 +160,11 @@ def test_a_lie_is_refused_by_the_name_of_its_field(folder, lie):
     assert said in str(error)
 
 
+def test_a_context_with_room_for_exactly_one_frame_is_enough(folder):
+    edit(folder, "language.context", 420)  # 16 for the answer, 400 for text, 4 for a frame at grid 2
+    assert load_bundle(folder).manifest.context_visual_tokens == 4
+
+
 def test_two_strategies_of_one_name_are_refused(folder):
     edit(folder, "strategies", manifest_of(folder)["strategies"] * 2)
     assert refused(folder).field == "strategies"

@@ -118,11 +118,14 @@ def test_the_papers_worked_examples(duration, task, frames, printed_interval, gr
     [
         (10, (10, 27, 1), (10, 27, 1), (10, 27, 1)),
         (24, (23, 27, 1), (24, 18, 2), (24, 18, 2)),
+        (29.9, (23, 27, 1), (30, 18, 2), (30, 18, 2)),
+        (30, (30, 18, 2), (30, 18, 2), (30, 18, 2)),
         (51, (51, 18, 2), (51, 18, 2), (51, 18, 2)),
         (52, (51, 18, 2), (52, 14, 3), (52, 14, 3)),
         (77.43, (51, 18, 2), (78, 14, 3), (78, 14, 3)),
         (84, (51, 18, 2), (83, 14, 3), (84, 11, 4)),
         (300, (51, 18, 2), (83, 14, 3), (120, 11, 4)),
+        (765, (51, 18, 2), (83, 14, 3), (120, 11, 4)),
         (766, (83, 14, 3), (83, 14, 3), (120, 11, 4)),
         (1246, (120, 11, 4), (120, 11, 4), (120, 11, 4)),
         (1786.3, (120, 11, 4), (120, 11, 4), (120, 11, 4)),
@@ -138,6 +141,8 @@ def test_the_vectors_of_the_rule_set(duration, high, balanced, more):
 def test_the_caps_of_the_papers_ladder():
     caps = {rung.grid: frame_cap(rung, TAM_BUDGET, TAM_ROUTING) for rung in TAM_ROUTING.ladder}
     assert caps == {27: 23, 18: 51, 14: 83, 11: 120}
+    few = TAM_ROUTING.model_copy(update={"max_frames": 40})
+    assert [frame_cap(rung, TAM_BUDGET, few) for rung in few.ladder] == [23, 40, 40, 40]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -377,6 +382,12 @@ def test_frames_and_grid_by_hand_are_followed_as_far_as_they_go(limits, frames, 
     assert [(r.what, r.reason) for r in plan.rejections] == rejected
 
 
+def test_frames_by_hand_step_the_grid_down_until_they_fit():
+    plan = make_plan(estimate("OCR and cross-modal"), clip(77.43, 2323), manifest_of(), Limits(frames=60))
+    assert (plan.frames, plan.grid) == (60, 14)
+    assert [r.what for r in plan.rejections] == ["grid 18"]
+
+
 # --- refusals ---
 
 
@@ -445,3 +456,11 @@ def test_a_plan_of_another_clip_or_bundle_is_refused(changes, said):
     plan = Plan.from_json(a_plan_json(**changes))
     with pytest.raises(UsageError, match=said):
         check_plan(plan, clip(20.0), manifest_of())
+
+
+def test_a_plan_with_more_tokens_than_the_model_was_trained_on_is_refused():
+    info = clip(20.0)
+    plan = make_plan(estimate("summary"), info, nano_like())
+    check_plan(plan, info, nano_like(max_visual_tokens=plan.visual_tokens))
+    with pytest.raises(UsageError, match=f"has {plan.visual_tokens} visual tokens"):
+        check_plan(plan, info, nano_like(max_visual_tokens=plan.visual_tokens - 1))
