@@ -30,7 +30,7 @@ class DeviceProfile:
 
 
 def probe_device() -> DeviceProfile:
-    """Look at this machine; takes about a millisecond."""
+    """Look at this machine; opens no GPU library and starts no program."""
     import psutil
 
     memory = psutil.virtual_memory()
