@@ -5,13 +5,89 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tam_edge.runtime.manifest import EncoderSpec
+from tam_edge.runtime.bundle import Bundle
+from tam_edge.runtime.engines import Engine
+from tam_edge.runtime.errors import BundleError
+from tam_edge.runtime.frames import FrameBatch, VideoInfo
+from tam_edge.runtime.manifest import EncoderSpec
+
+CHUNK_FRAMES = 8
+"""Most frames decoded and encoded at once; `peak_bytes` of an encoder is measured with this many."""
+CHUNK_BYTES = 24 * 1024**2
+"""Most bytes of decoded frames at once, unless a single frame is larger."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchFeatures:
+    """What an encoder made of some frames."""
+
+    values: NDArray[np.float32]
+    """[N, S * S, D]: side S and width D are the encoder's."""
+    timestamps_seconds: NDArray[np.float64]
+    """[N] when each frame appears."""
+    sources: tuple[str, ...]
+    """[N] the source each frame came from."""
+    encoder: str
+    """Name of the encoder."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoder:
+    """An opened encoder of a bundle."""
+
+    bundle: Bundle
+    """The bundle it belongs to."""
+    name: str
+    """Its name in the manifest."""
+    engine: Engine
+    """What runs it."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the manifest says about it."""
+        return self.bundle.manifest.encoders[self.name]
+
+
+class FeatureCache:
+    """Patch features of single frames, the least recently used dropped first; one cache belongs to one bundle."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.hits = 0
+        """Frames that were asked for and held."""
+        self._capacity_bytes = capacity_bytes
+        self._held_bytes = 0
+        self._frames: OrderedDict[tuple[str, float, str], PatchFeatures] = OrderedDict()
+
+    def get(self, identity: str, time_seconds: float, encoder: str) -> PatchFeatures | None:
+        """Features [1, S * S, D] of the frame that a video (`identity`) shows at a time, if they are held."""
+        key = (identity, time_seconds, encoder)
+        if key in self._frames:
+            self.hits += 1
+            self._frames.move_to_end(key)
+        return self._frames.get(key)
+
+    def put(self, identity: str, time_seconds: float, frame: PatchFeatures) -> None:
+        """Hold the features [1, S * S, D] of one frame, if they fit at all."""
+        key = (identity, time_seconds, frame.encoder)
+        if frame.values.nbytes > self._capacity_bytes or key in self._frames:
+            return
+        self._frames[key] = frame
+        self._held_bytes += frame.values.nbytes
+        while self._held_bytes > self._capacity_bytes:
+            self._held_bytes -= self._frames.popitem(last=False)[1].values.nbytes
+
+    def forget(self, identity: str) -> None:
+        """Drop everything about a video."""
+        for key in [key for key in self._frames if key[0] == identity]:
+            self._held_bytes -= self._frames.pop(key).values.nbytes
 
 
 def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float32]:
@@ -32,3 +108,60 @@ def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float
     images -= np.asarray(spec.preprocessing.mean, np.float32).reshape(1, 3, 1, 1)
     images /= np.asarray(spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
     return images
+
+
+def chunk_frames(info: VideoInfo) -> int:
+    """How many of this video's frames are decoded and encoded at once."""
+    return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (3 * info.width_px * info.height_px)))
+
+
+def encode(batch: FrameBatch, encoder: Encoder) -> PatchFeatures:
+    """Patch features of a batch of frames, which runs through the encoder at once.
+
+    Raises: BundleError if the encoder's input or output is not what the manifest says; EngineError if it fails.
+    """
+    spec, field = encoder.spec, f"encoders.{encoder.name}"
+    if len(encoder.engine.input_names) != 1:
+        message = f"takes {', '.join(encoder.engine.input_names)}; an encoder takes one input, the pixels"
+        raise BundleError(encoder.bundle.path, field, message)
+    [pixels] = encoder.engine.input_names
+    values = encoder.engine.run({pixels: preprocess(batch.pixels, spec)})[0]  # [N, prefix + S * S, D]
+    expected = (len(batch.pixels), spec.prefix_tokens + spec.grid_side**2, spec.width)
+    if values.shape != expected:
+        wrong = "width" if values.shape[:-1] == expected[:-1] else "grid_side"
+        raise BundleError(encoder.bundle.path, f"{field}.{wrong}", f"gives {values.shape}, not {expected}")
+    return PatchFeatures(values[:, spec.prefix_tokens :], batch.timestamps_seconds, batch.sources, encoder.name)
+
+
+def encode_at(
+    times: Sequence[float],
+    identity: str,
+    decode: Callable[[Sequence[float]], Generator[FrameBatch, None, None]],
+    encoder: Encoder,
+    cache: FeatureCache,
+) -> Iterator[PatchFeatures]:
+    """Patch features of a video's frames at `times`, one frame at a time; only what `cache` lacks is decoded.
+
+    `decode` gives the frames at the times it is called with, in chunks; each chunk is encoded when its first frame is
+    asked for, so no more than one is in memory. Fewer features than times mean that the clip ended early.
+    """
+    held = {time: frame for time in times if (frame := cache.get(identity, time, encoder.name)) is not None}
+    missing = [time for time in times if time not in held]
+    with closing(decode(missing)) as batches:
+        fresh = _single_frames(encode(batch, encoder) for batch in batches)
+        for time in times:
+            frame = held.get(time) or next(fresh, None)
+            if frame is None:
+                cache.forget(identity)  # which times are missing is not known, so none may be remembered
+                continue
+            cache.put(identity, time, frame)
+            yield frame
+
+
+def _single_frames(chunks: Iterable[PatchFeatures]) -> Iterator[PatchFeatures]:
+    for chunk in chunks:
+        for i, source in enumerate(chunk.sources):
+            # copied, so that a frame kept in the cache does not keep its whole chunk
+            yield PatchFeatures(
+                chunk.values[i : i + 1].copy(), chunk.timestamps_seconds[i : i + 1], (source,), chunk.encoder
+            )

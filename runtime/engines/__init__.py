@@ -7,7 +7,7 @@ imported before one of its files is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -39,9 +39,19 @@ class Engine(Protocol):
         """Names of the graph's inputs, in its order."""
         ...
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        ...
+
 
 class LanguageEngine(Protocol):
     """A language model and one sequence of key-value cells."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        ...
 
     @property
     def embedding_width(self) -> int:
@@ -88,7 +98,7 @@ class LanguageEngine(Protocol):
         """Scores [vocabulary] of the token that would come next."""
         ...
 
-    def sample(self, temperature: float, seed: int) -> Iterator[int]:
+    def sample(self, temperature: float, seed: int) -> Generator[int, None, None]:
         """Yield token after token, each entered when the next one is asked for; temperature 0 is greedy."""
         ...
 
@@ -103,14 +113,12 @@ class LanguageEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """The engine of a role that fits this device, and why not the others."""
+    """The engine of a role that fits this device, and why not those preferred to it."""
 
-    index: int
-    """Position in the manifest's list."""
     spec: EngineSpec
     """The engine."""
     rejections: tuple[Rejection, ...]
-    """The engines of the role that are not used."""
+    """The engines that come before it in the manifest."""
 
 
 def choose_engine(field: str, specs: Sequence[EngineSpec]) -> EngineChoice:
@@ -118,13 +126,13 @@ def choose_engine(field: str, specs: Sequence[EngineSpec]) -> EngineChoice:
 
     Raises: EngineError if none can.
     """
-    refusals = {spec.file: reason for spec in specs if (reason := _refusal(spec)) is not None}
-    for index, spec in enumerate(specs):
-        if spec.file not in refusals:
-            others = [other for other in specs if other is not spec]
-            reason = f"{spec.file} comes first and fits"
-            return EngineChoice(index, spec, tuple(Rejection(o.file, refusals.get(o.file, reason)) for o in others))
-    reasons = "; ".join(f"{file} {reason}" for file, reason in refusals.items())
+    refusals: list[Rejection] = []
+    for spec in specs:
+        reason = _refusal(spec)
+        if reason is None:
+            return EngineChoice(spec, tuple(refusals))
+        refusals.append(Rejection(spec.file, reason))
+    reasons = "; ".join(f"{refusal.what} {refusal.reason}" for refusal in refusals)
     raise EngineError(f"no engine of {field} fits this device: {reasons}; use a bundle made for it")
 
 

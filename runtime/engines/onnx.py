@@ -14,6 +14,7 @@ from tam_edge.runtime.errors import EngineError
 if TYPE_CHECKING:
     from tam_edge.runtime.engines import DeviceName
 
+CUDA = "CUDAExecutionProvider"
 FATAL_ONLY = 4  # onnxruntime log severity: everything below comes back as an exception, printing it too says it twice
 
 
@@ -36,6 +37,8 @@ class OnnxEngine:
             raise EngineError(f"{path}: onnxruntime cannot open it ({_cause(error)}); make the bundle again") from error
         self.input_names: tuple[str, ...] = tuple(tensor.name for tensor in self._session.get_inputs())
         """Names of the graph's inputs, in its order."""
+        self.on_gpu: bool = self._session.get_providers()[0] == CUDA
+        """Whether it runs on a GPU."""
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
         """Run the graph once; inputs by name, outputs in the graph's order.
@@ -68,10 +71,9 @@ def _options(onnxruntime: Any, threads: int) -> Any:
 
 
 def _providers(device: DeviceName, available: list[str]) -> list[str]:
-    cuda = "CUDAExecutionProvider"
-    if device == "cuda" and cuda not in available:
+    if device == "cuda" and CUDA not in available:
         raise EngineError("this onnxruntime has no CUDA; install onnxruntime-gpu, or use --device cpu")
-    return [cuda, "CPUExecutionProvider"] if device != "cpu" and cuda in available else ["CPUExecutionProvider"]
+    return [CUDA, "CPUExecutionProvider"] if device != "cpu" and CUDA in available else ["CPUExecutionProvider"]
 
 
 def _cause(error: Exception) -> str:

@@ -1,0 +1,68 @@
+"""tam-edge's runtime: a question about a video -> a plan -> an answer, inside a memory ceiling.
+
+Everything that runs on the device, one file per stage. Read these files in this order:
+
+1. `inductor.py`   question -> `TaskEstimate`
+2. `plan.py`       task, clip and limits -> `Plan` (its rules: `routing.py`)
+3. `video.py`      source and times -> `FrameBatch` (`frames.py`, `decode.py`)
+4. `vision.py`     frames -> `PatchFeatures`
+5. `strategies/`   patch features -> `VisualTokens`; `view.py` runs 3 to 5
+6. `prompt.py`     texts, plan and question -> `Prompt`
+7. `language.py`   prompt and visual tokens -> text, piece by piece
+8. `session.py`    `VideoQA`: the calls above, in this order
+
+Around them: `errors.py`, `manifest.py` and `bundle.py` (what the device was given), `device.py`, `budget.py` and
+`footprint.py` (what it has and what is needed), `engines/` (what runs a file), `parts.py` (what is open), `answer.py`.
+"""
+
+from tam_edge.runtime.answer import Answer, Evidence, Timings
+from tam_edge.runtime.budget import MemoryLimit, parse_size
+from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.device import DeviceProfile, probe_device
+from tam_edge.runtime.errors import (
+    BundleError,
+    EngineError,
+    MemoryLimitError,
+    MissingExtraError,
+    QuestionError,
+    TamEdgeError,
+    UsageError,
+    VideoError,
+)
+from tam_edge.runtime.inductor import TaskEstimate
+from tam_edge.runtime.plan import Limits, Plan, Rejection, make_plan
+from tam_edge.runtime.session import AnswerStream, VideoQA
+from tam_edge.runtime.video import FrameBatch, FramesInMemory, Video, VideoInfo, open_video
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Bundle",
+    "BundleError",
+    "DeviceProfile",
+    "EngineError",
+    "Evidence",
+    "FrameBatch",
+    "FramesInMemory",
+    "Limits",
+    "MemoryLimit",
+    "MemoryLimitError",
+    "MissingExtraError",
+    "Plan",
+    "QuestionError",
+    "Rejection",
+    "TamEdgeError",
+    "TaskEstimate",
+    "Timings",
+    "UsageError",
+    "Video",
+    "VideoError",
+    "VideoInfo",
+    "VideoQA",
+    "default_bundle_path",
+    "load_bundle",
+    "make_plan",
+    "open_video",
+    "parse_size",
+    "probe_device",
+]

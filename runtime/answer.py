@@ -1,0 +1,158 @@
+"""What an answer carries beside its text: the plan, the frames it rests on, and what every stage cost."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any, Literal, TypeVar
+
+from tam_edge.runtime.plan import Plan, Rejection
+
+SCHEMA_VERSION = 1
+"""Version of `Answer.to_json`."""
+
+Stage = Literal["load", "inductor", "decode", "vision", "strategy", "prefill", "generate"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds per stage. A stage that waits for another one (decoding inside vision) does not count it."""
+
+    load: float = 0.0
+    """Opening engines that this question needed first."""
+    inductor: float = 0.0
+    """Task type."""
+    decode: float = 0.0
+    """Frames of the plan."""
+    vision: float = 0.0
+    """Frames to patch features."""
+    strategy: float = 0.0
+    """Patch features to visual tokens."""
+    prefill: float = 0.0
+    """Prompt into the language model."""
+    generate: float = 0.0
+    """The answer, token by token."""
+    first_token: float = 0.0
+    """From the call to the first piece of the answer, or to its end where it is empty."""
+    total: float = 0.0
+    """From the call to the end of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A frame the answer rests on."""
+
+    source: str
+    """Where the frame came from."""
+    time_seconds: float
+    """When it appears in its clip."""
+    tokens: int
+    """Visual tokens it became."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and everything about how it came to be."""
+
+    text: str
+    """The answer, without surrounding white space."""
+    bundle: str
+    """Name of the bundle that answered."""
+    plan: Plan
+    """What was looked at; shorter than first planned where the clip ended early."""
+    evidence: tuple[Evidence, ...]
+    """The frames really seen, in order."""
+    timings: Timings
+    """Milliseconds per stage."""
+    peak_bytes: int
+    """Largest resident set the process ever had, in bytes, measured."""
+    peak_gpu_bytes: int | None
+    """GPU memory in bytes: 0 without a GPU, None where it could not be measured."""
+    memory_limit_bytes: int
+    """The ceiling on `peak_bytes`."""
+    rejections: tuple[Rejection, ...]
+    """What was wanted or considered and not done, by the plan and after it."""
+    cache: Mapping[str, int]
+    """What an earlier question had left: prefix_tokens_reused, patch_features_reused (frames)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of `tam-edge run --json`: fields are added, never renamed."""
+        plan = self.plan
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bundle": self.bundle,
+            "answer": self.text,
+            "task": plan.task,
+            "confidence": plan.confidence,
+            "strategy": plan.strategy,
+            "frames": plan.frames,
+            "grid": plan.grid,
+            "expert": plan.expert,
+            "visual_tokens": plan.visual_tokens,
+            "visual_tokens_exact": plan.visual_tokens_exact,
+            "timestamps_seconds": list(plan.timestamps_seconds),
+            "timings_ms": {stage: round(ms, 3) for stage, ms in asdict(self.timings).items()},
+            "peak_bytes": self.peak_bytes,
+            "peak_gpu_bytes": self.peak_gpu_bytes,
+            "memory_limit_bytes": self.memory_limit_bytes,
+            "rejections": [asdict(rejection) for rejection in self.rejections],
+            "cache": dict(self.cache),
+        }
+
+
+class StageClock:
+    """Measures stages that may be nested, each without what runs inside it, from the moment it is made."""
+
+    def __init__(self) -> None:
+        self._start = self._mark = perf_counter()
+        self._seconds: dict[Stage, float] = {}
+        self._running: list[Stage] = []
+        self._first: float | None = None
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Count the block as part of a stage."""
+        self._settle()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._running.pop()
+
+    def over(self, name: Stage, items: Iterable[T]) -> Generator[T, None, None]:
+        """Pass `items` on; making each of them counts as part of a stage."""
+        iterator = iter(items)
+        try:
+            while True:
+                with self.stage(name):
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+
+    def first_token(self) -> None:
+        """Note that text is there; only the first call counts."""
+        if self._first is None:
+            self._first = perf_counter()
+
+    def timings(self) -> Timings:
+        """Everything measured until now."""
+        now = perf_counter()
+        stages = {name: 1000 * seconds for name, seconds in self._seconds.items()}
+        first = now if self._first is None else self._first
+        return Timings(**stages, first_token=1000 * (first - self._start), total=1000 * (now - self._start))
+
+    def _settle(self) -> None:
+        now = perf_counter()
+        if self._running:
+            name = self._running[-1]
+            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._mark
+        self._mark = now

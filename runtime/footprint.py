@@ -1,0 +1,49 @@
+"""What answering will need in memory, before anything is opened: each need by name, as `admit` wants them."""
+
+from __future__ import annotations
+
+import sys
+
+from tam_edge.runtime.budget import MIB, peak_resident_bytes, resident_bytes
+from tam_edge.runtime.frames import VideoInfo
+from tam_edge.runtime.manifest import Manifest
+from tam_edge.runtime.vision import chunk_frames
+
+LIBRARY_BYTES = {"onnxruntime": 19 * MIB, "av": 16 * MIB, "llama_cpp": 8 * MIB, "tokenizers": 3 * MIB, "PIL": 2 * MIB}
+"""Growth of the resident set by importing what runs the stages, measured on Linux x86-64."""
+DECODER_PICTURES = 20
+"""Pictures an H.264 decoder holds: 16 it may refer to, and those its threads work on."""
+PICTURE_BYTES_PER_PIXEL = 1.5  # YUV 4:2:0
+BATCH_BYTES_PER_PIXEL = 3  # RGB
+
+
+class Footprint:
+    """Needs of one bundle in this process, counted from the moment this is made."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._resident = resident_bytes()
+        self._libraries = sum(size for name, size in LIBRARY_BYTES.items() if name not in sys.modules)
+
+    def smallest(self) -> dict[str, int]:
+        """Needs in bytes of the least demanding plan, without frames."""
+        grids = (rung.grid for rung in self._manifest.routing.ladder)
+        return min((self.of(grid) for grid in grids), key=lambda needs: sum(needs.values()))
+
+    def of(self, grid: int | None, info: VideoInfo | None = None) -> dict[str, int]:
+        """Needs in bytes of a plan with this grid, and of decoding this video.
+
+        `process` is what this process held before, or as much as makes the sum the peak it has already reached.
+        """
+        stages = self._manifest.stage_peak_bytes(self._manifest.routing.ladder[0].grid if grid is None else grid)
+        language = self._manifest.language.engines[0]
+        stages["language"] = max(language.peak_bytes, language.size_bytes)  # every page of the mapped file may count
+        growth = {"libraries": self._libraries, **stages}
+        if info is not None:
+            growth["frames"] = _frame_bytes(info)
+        return {"process": max(self._resident, peak_resident_bytes() - sum(growth.values())), **growth}
+
+
+def _frame_bytes(info: VideoInfo) -> int:
+    batch = chunk_frames(info) * BATCH_BYTES_PER_PIXEL
+    return int(info.width_px * info.height_px * (batch + DECODER_PICTURES * PICTURE_BYTES_PER_PIXEL))

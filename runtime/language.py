@@ -1,0 +1,171 @@
+"""Language: prompt and visual embeddings -> text, piece by piece.
+
+The sequence is system text, visual tokens, then everything about this question. The first two stay in the
+key-value cells after an answer, so a second question about the same frames enters only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tam_edge.runtime.bundle import Bundle
+from tam_edge.runtime.engines import LanguageEngine
+from tam_edge.runtime.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder shows for the first bytes of an unfinished character
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How the answer is written."""
+
+    max_tokens: int
+    """Most tokens of the answer."""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; above, tokens are drawn."""
+    seed: int = 0
+    """Seed of the draws; the same seed gives the same answer."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can do."""
+        if self.max_tokens < 1:
+            raise UsageError(f"max-tokens is {self.max_tokens}: ask for at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature is {self.temperature}: it must be 0 or above")
+
+
+class LanguageModel:
+    """A bundle's language model with the visual prefix it last read."""
+
+    def __init__(self, bundle: Bundle, engine: LanguageEngine, tokenizer: Tokenizer) -> None:
+        """Take an opened engine, and check it against the manifest.
+
+        Raises: BundleError naming the field that the model contradicts.
+        """
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._spec = bundle.manifest.language
+        self._text_reserve = bundle.manifest.routing.context_reserve_tokens
+        self._stop = {_check_stop(bundle, tokenizer, text) for text in self._spec.stop}
+        self.prefix_tokens = 0
+        """Tokens of the visual prefix: system text and visual tokens."""
+        _check_model(bundle, engine, tokenizer)
+
+    @property
+    def room(self) -> int:
+        """Tokens of text and answer that fit behind the visual prefix."""
+        return self._engine.capacity - self.prefix_tokens
+
+    def see(self, before: Sequence[int], embeddings: NDArray[np.float32], room: int) -> None:
+        """Enter a new visual prefix: token ids, then visual tokens [T, d], with `room` for text and answer.
+
+        Raises: EngineError if there is no memory for it, or the model fails.
+        """
+        whole = self._spec.visual_attention == "full"
+        prefix = len(before) + len(embeddings)
+        # as much room as any question may need, so that a longer one later does not cost the prefix
+        usual = self._text_reserve + self._spec.max_output_tokens
+        tokens = prefix + max(room, min(usual, self._spec.context - prefix))
+        self.prefix_tokens = 0
+        self._engine.reserve(tokens, block=len(embeddings) if whole else 1)
+        self._engine.truncate(0)
+        self._engine.append_tokens(before)
+        self._engine.append_embeddings(embeddings, causal=not whole)
+        self.prefix_tokens = prefix
+
+    def read(self, after: Sequence[int]) -> None:
+        """Enter the text behind the visual prefix, in place of any earlier question and answer.
+
+        Raises: EngineError if it does not fit, or the model fails.
+        """
+        self._engine.truncate(self.prefix_tokens)
+        self._engine.append_tokens(after)
+
+    def generate(self, options: GenerationOptions) -> Generator[str, None, None]:
+        """Yield the answer in pieces of whole characters, white space around it left out; ends at a stop token."""
+        with closing(self._pieces(options)) as pieces:
+            yield from _stripped(pieces)
+
+    def close(self) -> None:
+        """Free the model; closing twice is fine."""
+        self._engine.close()
+
+    def _pieces(self, options: GenerationOptions) -> Generator[str, None, None]:
+        text = _GrowingText(self._tokenizer)
+        with closing(self._engine.sample(options.temperature, options.seed)) as tokens:
+            for count, token in enumerate(tokens, start=1):
+                if token in self._stop or self._engine.is_end(token):
+                    break
+                yield text.add(token)
+                if count == options.max_tokens:
+                    break
+        yield text.rest()
+
+
+class _GrowingText:
+    """Decodes tokens as they come: a character's bytes may be spread over several of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._context = self._shown = 0  # decoding starts at `context`; tokens before `shown` are in the text
+
+    def add(self, token: int) -> str:
+        self._ids.append(token)
+        text = self._new_text()
+        if text.endswith(REPLACEMENT):
+            return ""
+        self._context, self._shown = self._shown, len(self._ids)
+        return text
+
+    def rest(self) -> str:
+        """What was held back and turned out to be no whole character is dropped, the rest is not."""
+        return self._new_text().rstrip(REPLACEMENT)
+
+    def _new_text(self) -> str:
+        known: str = self._tokenizer.decode(self._ids[self._context : self._shown])
+        text: str = self._tokenizer.decode(self._ids[self._context :])
+        return text[len(known) :]
+
+
+def _stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text without white space around it, in pieces that are not empty."""
+    space, begun = "", False
+    for piece in pieces:
+        text = space + piece if begun else piece.lstrip()
+        shown = text.rstrip()
+        space = text[len(shown) :]
+        if shown:
+            begun = True
+            yield shown
+
+
+def _check_stop(bundle: Bundle, tokenizer: Tokenizer, text: str) -> int:
+    token: int | None = tokenizer.token_to_id(text)
+    if token is None:
+        raise BundleError(bundle.path, "language.stop", f"{text!r} is no token of this bundle's tokenizer")
+    return token
+
+
+def _check_model(bundle: Bundle, engine: LanguageEngine, tokenizer: Tokenizer) -> None:
+    spec = bundle.manifest.language
+    if engine.embedding_width != spec.embedding_width:
+        message = (
+            f"the model's embeddings have width {engine.embedding_width}, the manifest says {spec.embedding_width}"
+        )
+        raise BundleError(bundle.path, "language.embedding_width", message)
+    if tokenizer.get_vocab_size() > engine.vocabulary_size:
+        message = f"{tokenizer.get_vocab_size()} tokens, but the model knows {engine.vocabulary_size}"
+        raise BundleError(bundle.path, "language.tokenizer", message)
+    if "mrope" in (spec.rope, engine.rope):
+        message = "mrope models are not run by this version: visual tokens get one-dimensional positions"
+        raise BundleError(bundle.path, "language.rope", message)

@@ -1,0 +1,267 @@
+"""VideoQA: a bundle that is ready to answer. Its `stream` and `_pieces` are the data path on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+from tam_edge.runtime.answer import Answer, StageClock
+from tam_edge.runtime.budget import MIB, MemoryLimit, admit, default_limit, parse_size, peak_resident_bytes
+from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.device import probe_device
+from tam_edge.runtime.engines import DeviceName
+from tam_edge.runtime.errors import UsageError
+from tam_edge.runtime.footprint import Footprint
+from tam_edge.runtime.inductor import TaskEstimate, check_question
+from tam_edge.runtime.language import GenerationOptions
+from tam_edge.runtime.parts import Parts
+from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
+from tam_edge.runtime.prompt import Prompt, build_prompt, check_room
+from tam_edge.runtime.video import Source, Video, open_video
+from tam_edge.runtime.view import View, look, view_key
+from tam_edge.runtime.vision import FeatureCache
+
+FEATURE_CACHE_BYTES = 64 * MIB
+"""Most patch features kept for later questions; less where the memory ceiling leaves less."""
+
+
+class AnswerStream(Iterator[str]):
+    """The pieces of an answer; work is done while it is iterated over."""
+
+    def __init__(self, plan: Plan, pieces: Generator[str, None, Answer]) -> None:
+        self.plan = plan
+        """What will be looked at."""
+        self._pieces = pieces
+        self._answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the last piece was taken.
+
+        Raises: UsageError before that, and after `close`.
+        """
+        if self._answer is None:
+            raise UsageError("the answer is not complete: take every piece first")
+        return self._answer
+
+    def __next__(self) -> str:
+        """Return the next piece; joined they are the answer's text."""
+        try:
+            return next(self._pieces)
+        except StopIteration as stop:
+            self._answer = stop.value if self._answer is None else self._answer
+            raise
+
+    def close(self) -> None:
+        """Stop the work; closing twice, or after the end, is fine."""
+        self._pieces.close()
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class VideoQA:
+    """Answers questions about videos with one bundle, below one memory ceiling. A context manager."""
+
+    def __init__(self, bundle: Bundle, parts: Parts, limit: MemoryLimit) -> None:
+        """Use `VideoQA.load`."""
+        self.bundle = bundle
+        """The bundle."""
+        self.limit = limit
+        """The ceiling on the process's peak resident set."""
+        self._parts = parts
+        self._footprint = Footprint(bundle.manifest)
+        least = self._footprint.smallest()
+        admit(limit, least)
+        self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
+        self._view: View | None = None  # what the language model's visual prefix shows
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        memory: int | str | None = None,
+        device: DeviceName = "auto",
+        threads: int | None = None,
+    ) -> VideoQA:
+        """Check a bundle folder, by default the one that is installed; its engines open when they are first needed.
+
+        `memory` is the ceiling in bytes, or as text such as "2GiB"; by default 80% of what is free now.
+
+        Raises: BundleError, MemoryLimitError, UsageError.
+        """
+        if device not in get_args(DeviceName):
+            raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads cannot work: ask for at least 1")
+        profile = probe_device()
+        checked = load_bundle(default_bundle_path() if bundle is None else bundle)
+        parts = Parts(checked, threads=threads or profile.cpu_count, device=device)
+        return cls(checked, parts, default_limit(profile) if memory is None else _limit(memory))
+
+    def open(self, source: Source, *, start: float | None = None, end: float | None = None) -> Video:
+        """Open a video, an image, frames in memory, or a sequence of them; `start` and `end` in seconds cut it.
+
+        Raises: VideoError, UsageError.
+        """
+        return open_video(source, start=start, end=end)
+
+    def classify(self, questions: Sequence[str]) -> list[TaskEstimate]:
+        """Task type of each question, in order.
+
+        Raises: QuestionError, EngineError.
+        """
+        return self._parts.inductor().classify(questions)
+
+    def plan(
+        self,
+        video: Video,
+        question: str,
+        *,
+        strategy: str | None = None,
+        frames: int | None = None,
+        grid: int | None = None,
+    ) -> Plan:
+        """Decide what will be looked at; only the Inductor runs. `frames` and `grid` override its rules.
+
+        Raises: QuestionError, UsageError, EngineError.
+        """
+        [estimate] = self.classify([question])
+        return make_plan(estimate, video.info, self.bundle.manifest, Limits(None, frames, grid, strategy))
+
+    def stream(
+        self,
+        video: Video,
+        question: str,
+        *,
+        plan: Plan | None = None,
+        strategy: str | None = None,
+        frames: int | None = None,
+        grid: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> AnswerStream:
+        """Answer a question piece by piece; `plan` repeats an earlier plan, `frames` and `grid` override its rules.
+
+        Plan and question are checked here, before a frame is decoded; the rest happens while the stream is read.
+
+        Raises: QuestionError, UsageError, BundleError, EngineError, MemoryLimitError; VideoError while it is read.
+        """
+        clock, manifest = StageClock(), self.bundle.manifest
+        most = manifest.language.max_output_tokens if max_tokens is None else max_tokens
+        options = GenerationOptions(most, temperature, seed)
+        question = check_question(question)
+        with clock.stage("load"):
+            inductor = self._parts.inductor()
+        if plan is None:
+            with clock.stage("inductor"):
+                [estimate] = inductor.classify([question])
+            plan = make_plan(estimate, video.info, manifest, Limits(None, frames, grid, strategy))
+        check_plan(plan, video.info, manifest)
+        check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
+        admit(self.limit, self._footprint.of(plan.grid, video.info))
+        return AnswerStream(plan, self._pieces(video, question, plan, options, clock))
+
+    def ask(
+        self,
+        video: Video,
+        question: str,
+        *,
+        plan: Plan | None = None,
+        strategy: str | None = None,
+        frames: int | None = None,
+        grid: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Answer a question at once; otherwise as `stream`."""
+        with self.stream(
+            video,
+            question,
+            plan=plan,
+            strategy=strategy,
+            frames=frames,
+            grid=grid,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+        ) as stream:
+            for _ in stream:
+                pass
+            return stream.answer
+
+    def close(self) -> None:
+        """Free every engine; closing twice is fine."""
+        self._view = None
+        self._parts.close()
+
+    def __enter__(self) -> VideoQA:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pieces(
+        self, video: Video, question: str, plan: Plan, options: GenerationOptions, clock: StageClock
+    ) -> Generator[str, None, Answer]:
+        with clock.stage("load"):
+            language = self._parts.language()
+        view = self._held_view(video, plan, question, options)
+        kept = 0 if view is None else language.prefix_tokens
+        if view is None:
+            view, tokens = look(video, plan, self._parts, self._features, clock)
+            prompt = self._prompt(view.seen_of(plan), question)
+            with clock.stage("prefill"):
+                self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
+                language.see(prompt.before, tokens.embeddings, room=len(prompt.after) + options.max_tokens)
+                self._view = view
+        seen = view.seen_of(plan)
+        with clock.stage("prefill"):
+            language.read(self._prompt(seen, question).after)
+        text: list[str] = []
+        for piece in clock.over("generate", language.generate(options)):
+            clock.first_token()
+            text.append(piece)
+            yield piece
+        frames_kept = len(view.evidence) if kept else view.features_reused
+        return Answer(
+            text="".join(text),
+            plan=seen,
+            timings=clock.timings(),
+            peak_bytes=peak_resident_bytes(),
+            peak_gpu_bytes=None if self._parts.on_gpu else 0,
+            memory_limit_bytes=self.limit.limit_bytes,
+            bundle=self.bundle.manifest.name,
+            evidence=view.evidence,
+            rejections=seen.rejections + self._parts.rejections,
+            cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
+        )
+
+    def _held_view(self, video: Video, plan: Plan, question: str, options: GenerationOptions) -> View | None:
+        """What an earlier question left in the language model, if it is what this plan looks at and leaves room."""
+        view = self._view
+        if view is None or view.key != view_key(video, plan):
+            return None
+        needed = len(self._prompt(view.seen_of(plan), question).after) + options.max_tokens
+        return view if self._parts.language().room >= needed else None
+
+    def _prompt(self, plan: Plan, question: str) -> Prompt:
+        return build_prompt(self.bundle.manifest.prompt, plan, self._parts.tokenizer(), question)
+
+
+def _limit(memory: int | str) -> MemoryLimit:
+    if isinstance(memory, str):
+        return MemoryLimit(parse_size(memory), memory)
+    return MemoryLimit(memory, "as given")

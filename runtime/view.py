@@ -1,0 +1,90 @@
+"""Look at a video as a plan says: frames -> patch features -> visual tokens, and a record of what was really seen."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from tam_edge.runtime.answer import Evidence, StageClock
+from tam_edge.runtime.errors import VideoError
+from tam_edge.runtime.frames import Video
+from tam_edge.runtime.parts import Parts
+from tam_edge.runtime.plan import Plan, Rejection
+from tam_edge.runtime.reasons import interval_seconds
+from tam_edge.runtime.strategies import VisualTokens
+from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_at
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A video, looked at."""
+
+    key: Hashable
+    """Equal for plans that would show the same; see `view_key`."""
+    evidence: tuple[Evidence, ...]
+    """The frames that were seen, in order."""
+    features_reused: int
+    """Frames whose patch features an earlier question had left."""
+
+    def seen_of(self, plan: Plan) -> Plan:
+        """The plan itself, or what was seen of it where the clip ended early."""
+        shown = len(self.evidence)
+        if shown == plan.frames:
+            return plan
+        times = _times_seen(plan.timestamps_seconds, [frame.time_seconds for frame in self.evidence])
+        early = Rejection(f"{plan.frames} frames", f"the clip ends early: {shown} of {plan.frames} frames decoded")
+        return replace(
+            plan,
+            timestamps_seconds=times,
+            visual_tokens=sum(frame.tokens for frame in self.evidence),
+            interval_seconds=interval_seconds(times),
+            rejections=(*plan.rejections, early),
+        )
+
+
+def view_key(video: Video, plan: Plan) -> Hashable:
+    """What decides the visual tokens: the video, the times, how they are projected, and where they lie in the clip."""
+    extent = (plan.start_seconds, plan.duration_seconds)
+    return (video.info.identity, plan.strategy, plan.grid, plan.timestamps_seconds, extent)
+
+
+def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock) -> tuple[View, VisualTokens]:
+    """Decode, encode and project the plan's frames, chunk by chunk.
+
+    Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
+    """
+    with clock.stage("load"):
+        encoder, strategy = parts.encoder(plan), parts.strategy(plan)
+    hits, shown = cache.hits, list[tuple[str, float]]()
+    features = encode_at(
+        plan.timestamps_seconds,
+        video.info.identity,
+        lambda times: clock.over("decode", video.frames(times, chunk_frames(video.info))),
+        encoder,
+        cache,
+    )
+    with clock.stage("strategy"), closing(clock.over("vision", features)) as timed:
+        tokens = strategy.project(_noted(timed, shown), plan)
+    if 2 * len(shown) < plan.frames:
+        message = f"only {len(shown)} of {plan.frames} frames can be decoded: the file is damaged, copy it again"
+        raise VideoError(video.info.source, message)
+    pairs = zip(shown, tokens.frame_tokens, strict=True)
+    evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
+    return View(view_key(video, plan), evidence, cache.hits - hits), tokens
+
+
+def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:
+    for some in features:
+        shown.extend(zip(some.sources, some.timestamps_seconds.tolist(), strict=True))
+        yield some
+
+
+def _times_seen(planned: Sequence[float], shown: Sequence[float]) -> tuple[float, ...]:
+    """The planned time of each frame shown: the last that had come by then, if enough are left for the frames after it."""
+    left, seen = list(planned), list[float]()
+    for seconds in shown:
+        while len(left) > len(shown) - len(seen) and left[1] <= seconds:
+            del left[0]
+        seen.append(left.pop(0))
+    return tuple(seen)
