@@ -1,6 +1,7 @@
 """Pretrains the eye: the dense encoder learns, frame by frame, what every patch of the street shows.
 
-The renderer knows the truth about each patch, so a frame teaches 144 answers at once; the language model would need days to
+The renderer knows the truth about each patch, so a frame teaches 144 answers at once; the language model would need
+days to
 find the same out from answers to questions. The linear heads stay with the run: they ground the projectors later.
 """
 
@@ -108,7 +109,10 @@ def accuracy_of_eye(vision: VisionTransformer, heads: DenseHeads, seed: int) -> 
     """Per group, how often a patch that shows something is named rightly, and one that does not is left alone."""
     pixels, labels = frames_of_step(seed, -1, EVALUATION_FRAMES)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = [torch.cat(parts) for parts in zip(*(heads(vision(chunk).features) for chunk in pixels.split(16)), strict=True)]
+        logits = [
+            torch.cat(parts)
+            for parts in zip(*(heads(vision(chunk).features) for chunk in pixels.split(16)), strict=True)
+        ]
     words = []
     for index, (group, scores) in enumerate(zip(GROUPS, logits, strict=True)):
         target, guess = labels[..., index], scores.argmax(-1)

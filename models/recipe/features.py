@@ -1,7 +1,7 @@
 """Films the training scenes once and keeps what the frozen eye sees, so that the language model trains without it.
 
-RUN/features/NNNN.safetensors holds the views of SCENES_PER_SHARD scenes: patch features already pooled to the view's grid,
-float16, under "<seed>/<row>". A shard that exists is not made again.
+RUN/features/NNNN.safetensors holds the views of SCENES_PER_SHARD scenes: patch features already pooled to the view's
+grid, float16, under "<seed>/<row>". A shard that exists is not made again.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def view_of(seed: int, row: str) -> View:
 
 def view_pixels(view: View, row: str) -> Tensor:
     """The view's frames as the encoder is served them, [N, 3, px, px]; one clip has one lens, codec and mount."""
-    frames = [
-        roughen(render(view.scene, t), random.Random(f"camera-{view.scene.seed}-{row}")) for t in view.times
-    ]
+    frames = [roughen(render(view.scene, t), random.Random(f"camera-{view.scene.seed}-{row}")) for t in view.times]
     return torch.from_numpy(preprocess(np.stack(frames), ENCODER))
 
 

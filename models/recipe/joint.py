@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from tam_edge.models.config import TallVAConfig
-from tam_edge.models.projector import pool
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.features import ROWS, Store
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
@@ -53,7 +52,9 @@ def project(model: TallVA, pooled: Tensor, view: View) -> Tensor:
     return (expert(pooled) + projectors.position(view.grid, times)).flatten(0, 1)
 
 
-def fit_projectors(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = PROJECTORS) -> TallVA:
+def fit_projectors(
+    run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = PROJECTORS
+) -> TallVA:
     """Each projector expert learns to give the symbols of what its patches show; leaves RUN/projectors.pt."""
     torch.manual_seed(seed)
     device = training_device()
@@ -75,7 +76,9 @@ def fit_projectors(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, see
     return model
 
 
-def train_jointly(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = JOINT) -> TallVA:
+def train_jointly(
+    run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = JOINT
+) -> TallVA:
     """Language model, projectors and positions on filmed views; leaves RUN/joint.pt."""
     model = fit_projectors(run, config, tokenizer, seed=seed)
     device = training_device()
@@ -118,6 +121,8 @@ def _accuracy(
     model: TallVA, tokenizer: Tokenizer, store: Store, held_out: dict[str, list[tuple[int, str]]], device: torch.device
 ) -> str:
     def views(row: str) -> Callable[[], list[tuple[View, Tensor]]]:
-        return lambda: [(view, project(model, pooled.to(device), view)) for view, pooled in map(store.load, held_out[row])]
+        return lambda: [
+            (view, project(model, pooled.to(device), view)) for view, pooled in map(store.load, held_out[row])
+        ]
 
     return accuracy_by_family(model.language, tokenizer, {row: views(row) for row in ROWS})

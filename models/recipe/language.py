@@ -72,7 +72,9 @@ def shares(fraction_done: float) -> tuple[float, float]:
     return (0.6, 0.9) if fraction_done < 0.35 else (0.35, 0.6) if fraction_done < 0.65 else (0.15, 0.2)
 
 
-def train_on_symbols(run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = SYMBOLS) -> None:
+def train_on_symbols(
+    run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = SYMBOLS
+) -> None:
     """Train, or go on training, decoder and position embedding on symbols; leaves RUN/symbols.pt."""
     torch.manual_seed(seed)
     sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())

@@ -1,4 +1,4 @@
-"""The loop every stage shares: seeded steps, a schedule, progress, and checkpoints that resume as if nothing had happened.
+"""The loop every stage shares: seeded steps, a schedule, progress, and checkpoints that a stopped run resumes from.
 
 What a step trains on depends only on the seed and the step's number, so a resumed run sees the same data as an
 uninterrupted one.
@@ -48,7 +48,9 @@ def make_optimizers(modules: Iterable[nn.Module], stage: Stage) -> list[Optimize
             (matrices if inner else others).append(parameter)
     optimizers: list[Optimizer] = [torch.optim.AdamW(others, lr=stage.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)]
     if matrices:
-        muon = torch.optim.Muon(matrices, lr=stage.muon_lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(
+            matrices, lr=stage.muon_lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
         optimizers.append(muon)
     return optimizers
 
@@ -74,8 +76,8 @@ def run_stage(
 ) -> None:
     """Train until `stage.steps`, from the last checkpoint in `run` where there is one.
 
-    `loss_of_step(step)` is the loss on the data of that step; one that has added up its gradients piece by piece returns
-    it detached. Writes RUN/<stage>.pt and RUN/<stage>.log.
+    `loss_of_step(step)` is the loss on the data of that step; one that has added up its gradients piece by piece
+    returns it detached. Writes RUN/<stage>.pt and RUN/<stage>.log.
 
     Raises:
         FloatingPointError: the loss is no number any more.
@@ -88,18 +90,8 @@ def run_stage(
     log.start(step)
     saved = time.monotonic()
     while step < stage.steps:
-        factor = learning_rate_factor(stage, step)
-        for optimizer, rates in zip(optimizers, base, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-            optimizer.zero_grad(set_to_none=True)
-        loss = loss_of_step(step)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-        for module in modules.values():
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        _set_rates(optimizers, base, learning_rate_factor(stage, step))
+        loss = _step(optimizers, modules, loss_of_step, step)
         step += 1
         log.step(step, loss)
         if evaluate is not None and step % evaluate_every == 0:
@@ -107,6 +99,27 @@ def run_stage(
         if time.monotonic() - saved > SAVE_EVERY_SECONDS or step == stage.steps:
             _save(run / f"{stage.name}.pt", modules, optimizers, step)
             saved = time.monotonic()
+
+
+def _set_rates(optimizers: list[Optimizer], base: list[list[float]], factor: float) -> None:
+    for optimizer, rates in zip(optimizers, base, strict=True):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def _step(
+    optimizers: list[Optimizer], modules: dict[str, nn.Module], loss_of_step: Callable[[int], Tensor], step: int
+) -> Tensor:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss = loss_of_step(step)
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    for module in modules.values():
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss
 
 
 class _Log:
@@ -129,7 +142,10 @@ class _Log:
             raise FloatingPointError(f"the loss is {self.loss} at step {step}")
         per_second = (step - self.first) / (time.monotonic() - self.began)
         left = (self.steps - step) / per_second / 60
-        self.line(f"step {step}/{self.steps}  loss {self.loss / self.count:.4f}  {per_second:.2f} steps/s  {left:.1f} min left")
+        self.line(
+            f"step {step}/{self.steps}  loss {self.loss / self.count:.4f}  "
+            f"{per_second:.2f} steps/s  {left:.1f} min left"
+        )
         self.loss, self.count = 0.0, 0
 
     def line(self, text: str) -> None:

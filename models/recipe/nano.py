@@ -7,15 +7,22 @@ from tam_edge.runtime.manifest import EncoderSpec, ImagePreprocessing, PromptTex
 from tam_edge.runtime.routing import Routing, Rung, TaskRule
 
 TASKS = (
-    "static attributes", "action recognition", "fine-grained attributes", "temporal sequence", "spatial orientation",
-    "summary", "reasoning", "OCR and cross-modal",
-)  # fmt: skip
+    "static attributes",
+    "action recognition",
+    "fine-grained attributes",
+    "temporal sequence",
+    "spatial orientation",
+    "summary",
+    "reasoning",
+    "OCR and cross-modal",
+)
 PREPROCESSING = ImagePreprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 ENCODER = EncoderSpec.model_construct(image_px=NANO.vision.image_px, preprocessing=PREPROCESSING)
 
 ROUTING = Routing(
     ladder=tuple(
-        Rung(grid=grid, expert=index + 1, tokens_per_frame=grid * grid) for index, grid in enumerate(NANO.projector.grids)
+        Rung(grid=grid, expert=index + 1, tokens_per_frame=grid * grid)
+        for index, grid in enumerate(NANO.projector.grids)
     ),
     # Counting must see everybody who passes, and four frames at the finest grid would not: so static attributes
     # stand with the balanced tasks here, where TAM has them with the high-resolution ones.

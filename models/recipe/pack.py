@@ -35,9 +35,13 @@ def question_ids(tokenizer: Tokenizer, view: View, question: Question) -> tuple[
     frames = len(view.times)
     interval = (view.times[-1] - view.times[0]) / (frames - 1) if frames > 1 else 0.0
     before, head, tail = prompt_texts(
-        PROMPT, task_title=title_of(question), phrase="", frames=frames, duration_seconds=view.duration_seconds,
+        PROMPT,
+        task_title=title_of(question),
+        phrase="",
+        frames=frames,
+        duration_seconds=view.duration_seconds,
         interval_seconds=interval,
-    )  # fmt: skip
+    )
     after = encode_template(tokenizer, head) + encode_plain(tokenizer, question.text) + encode_template(tokenizer, tail)
     answer = [*encode_plain(tokenizer, f" {question.answer}"), tokenizer.token_to_id(STOP)]
     return list(encode_template(tokenizer, before)), list(after), answer

@@ -1,7 +1,7 @@
 """Visual tokens that are never rendered: what a perfect eye and projector would hand the language model.
 
-Each patch is the scaled sum of the word embeddings of what it shows, pooled like features are. Binding "the person in red"
-to a place is a phase transition that visual tokens alone take very long to reach; on symbols it takes minutes.
+Each patch is the scaled sum of the word embeddings of what it shows, pooled like features are. Binding "the person in
+red" to a place is a phase transition that visual tokens alone take very long to reach; on symbols it takes minutes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from tam_edge.models.street.video import VIDEO_FPS, frame_count
 from tam_edge.models.street.world import ALWAYS, FIRST_UNSEEN_SEED, Scene, Stay, make_scene
 from tam_edge.runtime.routing import Group, candidate_times, choose_times, route
 
-
 QUESTION_ROUNDS = 2
 BUDGET = ROUTING.max_visual_tokens or 0
 SMALL_BUDGETS = (150, 300)  # visual tokens of clips that are cut short while the first things are learned

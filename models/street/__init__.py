@@ -1,7 +1,7 @@
 """The street camera: a synthetic world that can be filmed and asked about. numpy and OpenCV only.
 
-Reading order: world (what there is), layout (where it stands), render (backdrop, figures, people, faces), labels (what each
-patch shows), questions (with phrases), score, video.
+Reading order: world (what there is), layout (where it stands), render (backdrop, figures, people, faces), labels
+(what each patch shows), questions (with phrases), score, video.
 """
 
 from tam_edge.models.street.questions import Question, questions

@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 SKY: dict[str, Colour] = {
-    "clear": (135, 195, 240), "cloudy": (165, 175, 188), "rainy": (125, 138, 155), "snowy": (200, 208, 218),
-    "foggy": (200, 202, 205), "stormy": (72, 78, 98),
-}  # fmt: skip
+    "clear": (135, 195, 240),
+    "cloudy": (165, 175, 188),
+    "rainy": (125, 138, 155),
+    "snowy": (200, 208, 218),
+    "foggy": (200, 202, 205),
+    "stormy": (72, 78, 98),
+}
 GROUND: dict[str, Colour] = {
-    "park": (120, 170, 95), "market": (185, 165, 140), "beach": (226, 205, 150), "harbour": (150, 150, 155),
-    "school": (175, 145, 125), "station": (140, 130, 150), "farm": (165, 150, 85),
-}  # fmt: skip
+    "park": (120, 170, 95),
+    "market": (185, 165, 140),
+    "beach": (226, 205, 150),
+    "harbour": (150, 150, 155),
+    "school": (175, 145, 125),
+    "station": (140, 130, 150),
+    "farm": (165, 150, 85),
+}
 HORIZON, ROAD_TOP, ROAD_BOTTOM = 0.40, 0.60, 0.765  # fractions of the frame's height
 
 
@@ -33,7 +42,9 @@ def draw_backdrop(place: str, weather: str, light: str, variant: int, size_px: i
     _PLACES[place](image, size_px, rng)
     _sky_marks(image, weather, light, size_px, rng)
     grey = rng.randrange(84, 104)
-    cv2.rectangle(image, (0, int(ROAD_TOP * size_px)), (size_px, int(ROAD_BOTTOM * size_px)), (grey, grey, grey + 4), -1)
+    cv2.rectangle(
+        image, (0, int(ROAD_TOP * size_px)), (size_px, int(ROAD_BOTTOM * size_px)), (grey, grey, grey + 4), -1
+    )
     for x in range(rng.randrange(0, 40), size_px, 56):
         cv2.rectangle(image, (x, int(0.685 * size_px)), (x + 26, int(0.692 * size_px)), (225, 225, 205), -1)
     return image
@@ -62,7 +73,9 @@ def _sky_marks(image: Image, weather: str, light: str, size_px: int, rng: random
         for _ in range(25):
             _disc(image, rng.random(), 0.28 * rng.random(), 0.005, (255, 255, 255))
     if weather in ("cloudy", "rainy", "stormy"):
-        colour: Colour = (225, 228, 232) if weather == "cloudy" else ((95, 100, 112) if weather == "rainy" else (45, 48, 60))
+        colour: Colour = (
+            (225, 228, 232) if weather == "cloudy" else ((95, 100, 112) if weather == "rainy" else (45, 48, 60))
+        )
         for _ in range(7):
             x, y = rng.random(), 0.03 + 0.10 * rng.random()
             for shift in (-0.05, 0.0, 0.05):
@@ -130,6 +143,11 @@ def _farm(image: Image, size_px: int, rng: random.Random) -> None:
 
 
 _PLACES = {
-    "park": _park, "market": _market, "beach": _beach, "harbour": _harbour, "school": _school, "station": _station,
+    "park": _park,
+    "market": _market,
+    "beach": _beach,
+    "harbour": _harbour,
+    "school": _school,
+    "station": _station,
     "farm": _farm,
-}  # fmt: skip
+}

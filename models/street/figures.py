@@ -16,9 +16,15 @@ from tam_edge.models.street.world import Car, Cyclist, Dog, Person, Sign, Visito
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 RGB: dict[str, Colour] = {
-    "red": (215, 35, 35), "blue": (40, 70, 215), "green": (30, 150, 50), "yellow": (240, 215, 40), "purple": (140, 45, 160),
-    "orange": (245, 130, 20), "white": (245, 245, 245), "black": (25, 25, 28),
-}  # fmt: skip
+    "red": (215, 35, 35),
+    "blue": (40, 70, 215),
+    "green": (30, 150, 50),
+    "yellow": (240, 215, 40),
+    "purple": (140, 45, 160),
+    "orange": (245, 130, 20),
+    "white": (245, 245, 245),
+    "black": (25, 25, 28),
+}
 DOG = (150, 100, 55)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -70,8 +76,15 @@ def _draw_car(image: Image, placed: Placed, car: Car) -> None:
     x0, y0, x1, y1 = _pixels(image, placed)
     width, height = x1 - x0, y1 - y0
     colour = RGB[car.colour]
-    roof = np.array([[x0 + width // 5, y0 + height // 3], [x0 + width // 3, y0], [x1 - width // 3, y0],
-                     [x1 - width // 5, y0 + height // 3]], np.int32)  # fmt: skip
+    roof = np.array(
+        [
+            [x0 + width // 5, y0 + height // 3],
+            [x0 + width // 3, y0],
+            [x1 - width // 3, y0],
+            [x1 - width // 5, y0 + height // 3],
+        ],
+        np.int32,
+    )
     cv2.fillConvexPoly(image, roof, tuple(int(value * 0.75) for value in colour))
     cv2.rectangle(image, (x0, y0 + height // 3), (x1, y1 - height // 6), colour, -1)
     cv2.rectangle(image, (x0, y0 + height // 3), (x1, y1 - height // 6), (20, 20, 20), 1)
@@ -132,7 +145,9 @@ def _draw_obstacle(image: Image, placed: Placed, name: str) -> None:
         cv2.rectangle(image, (x0 - 5, y1 - height // 3), (x1 + 5, y1), (110, 70, 35), -1)
         cv2.ellipse(image, (x1 + 5, y1 - height // 6), (4, height // 6), 0, 0, 360, (205, 165, 110), -1)
     elif name == "stone":
-        cv2.ellipse(image, (middle, y1 - height // 4), ((x1 - x0) // 2 + 3, height // 4 + 3), 0, 0, 360, (165, 165, 170), -1)
+        cv2.ellipse(
+            image, (middle, y1 - height // 4), ((x1 - x0) // 2 + 3, height // 4 + 3), 0, 0, 360, (165, 165, 170), -1
+        )
         cv2.ellipse(image, (middle - 3, y1 - height // 3), (6, 4), 0, 0, 360, (215, 215, 220), -1)
     elif name == "barrier":
         for i in range(6):

@@ -1,7 +1,7 @@
-"""What every patch of a frame shows: the dense labels that teach the eye, and the symbols that teach the language model.
+"""What every patch of a frame shows: dense labels that teach the eye, and symbols that teach the language model.
 
-A label is one choice per patch and group ("kind": person, "colour": red, ...); 0 is "nothing". Each choice is also a word of
-the questions, so the same table says which words a patch stands for.
+A label is one choice per patch and group ("kind": person, "colour": red, ...); 0 is "nothing". Each choice is also a
+word of the questions, so the same table says which words a patch stands for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ COVERED = 0.3  # a thing owns a patch it covers at least this much of
 def label_frame(scene: Scene, seconds: float) -> NDArray[np.uint8]:
     """The labels of one frame: [GRID * GRID, len(GROUPS)] uint8, row by row, 0 where a group has nothing to say."""
     labels = np.zeros((GRID, GRID, len(GROUPS)), np.uint8)
-    for group, word in (("place", scene.place), ("weather", scene.weather_at(seconds)), ("light", scene.light_at(seconds))):
+    for group, word in (
+        ("place", scene.place),
+        ("weather", scene.weather_at(seconds)),
+        ("light", scene.light_at(seconds)),
+    ):
         labels[:SKY_ROWS, :, GROUP_INDEX[group]] = CHOICES[group][word]
     for placed in place_all(scene, seconds):
         _mark(labels, placed)

@@ -34,6 +34,8 @@ VISITOR_X = {"left": 0.15, "right": 0.85}
 
 @dataclass(frozen=True, slots=True)
 class Character:
+    """One letter or digit and its middle, in fractions of the frame."""
+
     text: str
     x: float
     y: float
@@ -54,6 +56,7 @@ class Placed:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom edge."""
         return self.x - self.width / 2, self.bottom - self.height, self.x + self.width / 2, self.bottom
 
 

@@ -18,11 +18,19 @@ TROUSERS: Colour = (60, 60, 95)
 
 # Hands of each pose: (left, right) as (across, up) in body heights from the shoulders' middle.
 HANDS: dict[str, tuple[Point, Point]] = {
-    "raised": ((-0.17, 0.34), (0.17, 0.34)), "stretched": ((-0.36, 0.0), (0.36, 0.0)), "hanging": ((-0.17, -0.32), (0.17, -0.32)),
-    "waving": ((-0.15, -0.30), (0.26, 0.30)), "dancing": ((-0.30, 0.26), (0.30, -0.22)), "walking": ((-0.16, -0.26), (0.16, -0.26)),
-    "running": ((-0.26, -0.10), (0.26, -0.05)), "jumping": ((-0.30, 0.20), (0.30, 0.20)), "sweeping": ((0.14, -0.2), (0.2, -0.26)),
-    "digging": ((-0.14, -0.2), (-0.2, -0.26)), "held": ((-0.15, -0.30), (0.22, -0.10)), "umbrella": ((-0.15, -0.30), (0.14, 0.02)),
-}  # fmt: skip
+    "raised": ((-0.17, 0.34), (0.17, 0.34)),
+    "stretched": ((-0.36, 0.0), (0.36, 0.0)),
+    "hanging": ((-0.17, -0.32), (0.17, -0.32)),
+    "waving": ((-0.15, -0.30), (0.26, 0.30)),
+    "dancing": ((-0.30, 0.26), (0.30, -0.22)),
+    "walking": ((-0.16, -0.26), (0.16, -0.26)),
+    "running": ((-0.26, -0.10), (0.26, -0.05)),
+    "jumping": ((-0.30, 0.20), (0.30, 0.20)),
+    "sweeping": ((0.14, -0.2), (0.2, -0.26)),
+    "digging": ((-0.14, -0.2), (-0.2, -0.26)),
+    "held": ((-0.15, -0.30), (0.22, -0.10)),
+    "umbrella": ((-0.15, -0.30), (0.14, 0.02)),
+}
 
 
 def draw_person(image: Image, placed: Placed, shirt: Colour, seconds: float) -> None:
@@ -38,8 +46,16 @@ def draw_person(image: Image, placed: Placed, shirt: Colour, seconds: float) -> 
     cv2.line(image, _whole((hip[0], hip[1] - 0.06 * tall)), _whole((neck[0], neck[1] + 0.12 * tall)), shirt, thick)
     _arms(image, neck, tall, doing, shirt)
     cv2.circle(image, _whole((neck[0], neck[1] - 0.10 * tall)), max(3, int(0.105 * tall)), SKIN, -1)
-    cv2.ellipse(image, _whole((neck[0], neck[1] - 0.14 * tall)), (max(3, int(0.105 * tall)), int(0.07 * tall)), 0, 180, 360,
-                (70, 45, 30), -1)  # fmt: skip
+    cv2.ellipse(
+        image,
+        _whole((neck[0], neck[1] - 0.14 * tall)),
+        (max(3, int(0.105 * tall)), int(0.07 * tall)),
+        0,
+        180,
+        360,
+        (70, 45, 30),
+        -1,
+    )
     draw = _TOOLS.get(doing)
     if draw:
         draw(image, x, feet, tall)
@@ -54,7 +70,12 @@ def draw_cyclist(image: Image, placed: Placed, shirt: Colour, seconds: float) ->
         cv2.circle(image, _whole((x + shift * tall, ground - wheel)), int(wheel), (20, 20, 20), 3)
     saddle, bar = (x - 0.12 * way * tall, ground - 0.48 * tall), (x + 0.2 * way * tall, ground - 0.52 * tall)
     pedal = (x + 4 * math.cos(9 * seconds), ground - wheel + 4 * math.sin(9 * seconds))
-    for a, b in ((saddle, pedal), (pedal, (x - 0.26 * way * tall, ground - wheel)), (saddle, bar), (bar, (x + 0.26 * way * tall, ground - wheel))):  # fmt: skip
+    for a, b in (
+        (saddle, pedal),
+        (pedal, (x - 0.26 * way * tall, ground - wheel)),
+        (saddle, bar),
+        (bar, (x + 0.26 * way * tall, ground - wheel)),
+    ):
         cv2.line(image, _whole(a), _whole(b), (30, 30, 30), 2)
     neck = (x + 0.06 * way * tall, ground - 0.80 * tall)
     cv2.line(image, _whole(saddle), _whole(pedal), TROUSERS, 5)
@@ -89,7 +110,10 @@ def _arms(image: Image, neck: Point, tall: float, doing: str, shirt: Colour) -> 
         return
     if doing == "crossed":
         for side in (-1, 1):
-            a, b = (neck[0] - side * 0.15 * tall, neck[1] + 0.10 * tall), (neck[0] + side * 0.11 * tall, neck[1] + 0.24 * tall)
+            a, b = (
+                (neck[0] - side * 0.15 * tall, neck[1] + 0.10 * tall),
+                (neck[0] + side * 0.11 * tall, neck[1] + 0.24 * tall),
+            )
             cv2.line(image, _whole(a), _whole(b), SKIN, thick)
         return
     if doing == "hips":
@@ -107,12 +131,36 @@ def _arms(image: Image, neck: Point, tall: float, doing: str, shirt: Colour) -> 
 def _umbrella(image: Image, x: float, feet: float, tall: float) -> None:
     top = (x + 0.10 * tall, feet - 1.02 * tall)
     cv2.line(image, _whole((x + 0.14 * tall, feet - 0.75 * tall)), _whole(top), (40, 40, 40), 2)
-    cv2.ellipse(image, _whole((top[0], top[1] + 0.06 * tall)), (int(0.32 * tall), int(0.16 * tall)), 0, 180, 360, (60, 190, 200), -1)
+    cv2.ellipse(
+        image,
+        _whole((top[0], top[1] + 0.06 * tall)),
+        (int(0.32 * tall), int(0.16 * tall)),
+        0,
+        180,
+        360,
+        (60, 190, 200),
+        -1,
+    )
 
 
 def _bag(image: Image, x: float, feet: float, tall: float) -> None:
-    cv2.rectangle(image, _whole((x + 0.13 * tall, feet - 0.52 * tall)), _whole((x + 0.36 * tall, feet - 0.28 * tall)), (120, 75, 35), -1)
-    cv2.ellipse(image, _whole((x + 0.245 * tall, feet - 0.52 * tall)), (int(0.07 * tall), int(0.09 * tall)), 0, 180, 360, (120, 75, 35), 2)
+    cv2.rectangle(
+        image,
+        _whole((x + 0.13 * tall, feet - 0.52 * tall)),
+        _whole((x + 0.36 * tall, feet - 0.28 * tall)),
+        (120, 75, 35),
+        -1,
+    )
+    cv2.ellipse(
+        image,
+        _whole((x + 0.245 * tall, feet - 0.52 * tall)),
+        (int(0.07 * tall), int(0.09 * tall)),
+        0,
+        180,
+        360,
+        (120, 75, 35),
+        2,
+    )
 
 
 def _ball(image: Image, x: float, feet: float, tall: float) -> None:
@@ -124,16 +172,30 @@ def _ball(image: Image, x: float, feet: float, tall: float) -> None:
 def _flag(image: Image, x: float, feet: float, tall: float) -> None:
     pole = x + 0.24 * tall
     cv2.line(image, _whole((pole, feet - 0.35 * tall)), _whole((pole, feet - 1.15 * tall)), (60, 60, 60), 2)
-    cv2.rectangle(image, _whole((pole, feet - 1.15 * tall)), _whole((pole + 0.3 * tall, feet - 0.93 * tall)), (255, 60, 150), -1)
+    cv2.rectangle(
+        image, _whole((pole, feet - 1.15 * tall)), _whole((pole + 0.3 * tall, feet - 0.93 * tall)), (255, 60, 150), -1
+    )
 
 
 def _balloon(image: Image, x: float, feet: float, tall: float) -> None:
-    cv2.line(image, _whole((x + 0.22 * tall, feet - 0.65 * tall)), _whole((x + 0.26 * tall, feet - 1.0 * tall)), (70, 70, 70), 1)
+    cv2.line(
+        image,
+        _whole((x + 0.22 * tall, feet - 0.65 * tall)),
+        _whole((x + 0.26 * tall, feet - 1.0 * tall)),
+        (70, 70, 70),
+        1,
+    )
     cv2.circle(image, _whole((x + 0.26 * tall, feet - 1.12 * tall)), int(0.15 * tall), (255, 105, 180), -1)
 
 
 def _crate(image: Image, x: float, feet: float, tall: float) -> None:
-    cv2.rectangle(image, _whole((x - 0.17 * tall, feet - 0.62 * tall)), _whole((x + 0.17 * tall, feet - 0.42 * tall)), (196, 150, 95), -1)
+    cv2.rectangle(
+        image,
+        _whole((x - 0.17 * tall, feet - 0.62 * tall)),
+        _whole((x + 0.17 * tall, feet - 0.42 * tall)),
+        (196, 150, 95),
+        -1,
+    )
     cv2.line(image, _whole((x, feet - 0.62 * tall)), _whole((x, feet - 0.42 * tall)), (240, 225, 180), 3)
 
 
@@ -144,17 +206,45 @@ def _guitar(image: Image, x: float, feet: float, tall: float) -> None:
 
 
 def _broom(image: Image, x: float, feet: float, tall: float) -> None:
-    cv2.line(image, _whole((x + 0.12 * tall, feet - 0.72 * tall)), _whole((x + 0.34 * tall, feet - 0.08 * tall)), (150, 105, 50), 3)
+    cv2.line(
+        image,
+        _whole((x + 0.12 * tall, feet - 0.72 * tall)),
+        _whole((x + 0.34 * tall, feet - 0.08 * tall)),
+        (150, 105, 50),
+        3,
+    )
     points = [[x + 0.30 * tall, feet - 0.12 * tall], [x + 0.22 * tall, feet], [x + 0.50 * tall, feet]]
     cv2.fillConvexPoly(image, np.array(points, np.int32), (235, 195, 80))
 
 
 def _spade(image: Image, x: float, feet: float, tall: float) -> None:
-    cv2.line(image, _whole((x - 0.12 * tall, feet - 0.72 * tall)), _whole((x - 0.34 * tall, feet - 0.1 * tall)), (90, 90, 95), 3)
-    cv2.ellipse(image, _whole((x - 0.38 * tall, feet - 0.02 * tall)), (int(0.17 * tall), int(0.13 * tall)), 0, 180, 360, (85, 55, 25), -1)
+    cv2.line(
+        image,
+        _whole((x - 0.12 * tall, feet - 0.72 * tall)),
+        _whole((x - 0.34 * tall, feet - 0.1 * tall)),
+        (90, 90, 95),
+        3,
+    )
+    cv2.ellipse(
+        image,
+        _whole((x - 0.38 * tall, feet - 0.02 * tall)),
+        (int(0.17 * tall), int(0.13 * tall)),
+        0,
+        180,
+        360,
+        (85, 55, 25),
+        -1,
+    )
 
 
 _TOOLS = {
-    "umbrella": _umbrella, "bag": _bag, "ball": _ball, "flag": _flag, "balloon": _balloon, "box": _crate, "guitar": _guitar,
-    "sweeping": _broom, "digging": _spade,
-}  # fmt: skip
+    "umbrella": _umbrella,
+    "bag": _bag,
+    "ball": _ball,
+    "flag": _flag,
+    "balloon": _balloon,
+    "box": _crate,
+    "guitar": _guitar,
+    "sweeping": _broom,
+    "digging": _spade,
+}

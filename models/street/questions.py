@@ -1,6 +1,7 @@
 """Questions about a scene with the one right answer, for all eight task types.
 
-A family is asked only where its answer is certain and can be seen. `questions(scene)` is the same for ever for the same scene.
+A family is asked only where its answer is certain and can be seen. `questions(scene)` is the same for ever for the
+same scene.
 """
 
 from __future__ import annotations
@@ -25,11 +26,19 @@ from tam_edge.models.street.world import (
 SEEN_FRACTION = 0.4  # what a few frames must not miss is in view for at least this part of the clip
 SIDES = ("left", "middle", "right")
 KEEP = {  # how often a frequent answer is asked for, so that guessing it does not pay
-    ("count at the end", "0"): 0.5, ("light changes", "0"): 0.4, ("light changes", "1"): 0.75,
-    ("development", "nothing much changes"): 0.6, ("development", "the light keeps changing"): 0.18,
-    ("development", "day turns into night"): 0.7, ("development", "night turns into day"): 0.7, ("neighbour", "nobody"): 0.12,
-    ("is left", "no"): 0.95, ("view", "the night"): 0.5, ("exists", "no"): 0.5, ("exists", "yes"): 0.5,
-}  # fmt: skip
+    ("count at the end", "0"): 0.5,
+    ("light changes", "0"): 0.4,
+    ("light changes", "1"): 0.75,
+    ("development", "nothing much changes"): 0.6,
+    ("development", "the light keeps changing"): 0.12,
+    ("development", "day turns into night"): 0.6,
+    ("development", "night turns into day"): 0.6,
+    ("neighbour", "nobody"): 0.12,
+    ("is left", "no"): 0.95,
+    ("view", "the night"): 0.5,
+    ("exists", "no"): 0.5,
+    ("exists", "yes"): 0.5,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,11 @@ def _seen(scene: Scene, stay: Stay) -> bool:
 
 
 def _seen_people(scene: Scene, among: tuple[str, ...]) -> list[Person]:
-    return [person for person in scene.people if person.later is None and person.doing in among and _seen(scene, person.stay)]
+    return [
+        person
+        for person in scene.people
+        if person.later is None and person.doing in among and _seen(scene, person.stay)
+    ]
 
 
 def _ask_counts(scene: Scene, rng: random.Random) -> Asked:
@@ -87,8 +100,13 @@ def _ask_looks(scene: Scene, rng: random.Random) -> Asked:
         yield "held", {"who": name_person(person.colour, rng)}, phrases.HELD_ANSWER[person.doing]
     if scene.later_weather is None:
         yield "weather", {}, scene.weather
-    there = {"a dog": scene.dog is not None, "a car": bool(scene.cars), "a cyclist": scene.cyclist is not None,
-             "a sign": scene.sign is not None, "anybody": bool(scene.stays())}  # fmt: skip
+    there = {
+        "a dog": scene.dog is not None,
+        "a car": bool(scene.cars),
+        "a cyclist": scene.cyclist is not None,
+        "a sign": scene.sign is not None,
+        "anybody": bool(scene.stays()),
+    }
     for colour in rng.sample(("red", "blue", "green", "yellow", "purple", "orange", "white", "black"), 2):
         there[f"somebody in {colour}"] = colour in scene.stays()
     wanted = rng.random() < 0.5
@@ -152,7 +170,11 @@ def _ask_times(scene: Scene, rng: random.Random) -> Asked:
 
 def _spots(scene: Scene) -> dict[str, tuple[str, float]]:
     """What stays in its place for long enough: name -> (depth, x in fractions of the frame)."""
-    spots = {f"person in {person.colour}": (person.row, column_x(person.column)) for person in scene.people if _seen(scene, person.stay)}
+    spots = {
+        f"person in {person.colour}": (person.row, column_x(person.column))
+        for person in scene.people
+        if _seen(scene, person.stay)
+    }
     if scene.dog and _seen(scene, scene.dog.stay):
         spots["dog"] = (scene.dog.row, column_x(scene.dog.column))
     if scene.sign:
@@ -170,7 +192,11 @@ def _ask_places(scene: Scene, rng: random.Random) -> Asked:
     apart = [(a, b) for a in spots for b in spots if abs(spots[a][1] - spots[b][1]) > 0.12]
     if apart:
         one, other = rng.choice(sorted(apart))
-        yield "is left", {"thing": f"the {one}", "other": f"the {other}"}, "yes" if spots[one][1] < spots[other][1] else "no"
+        yield (
+            "is left",
+            {"thing": f"the {one}", "other": f"the {other}"},
+            "yes" if spots[one][1] < spots[other][1] else "no",
+        )
     for row in ("back", "front"):
         yield from _ask_neighbours([person for person in scene.people if person.row == row], rng)
 
@@ -208,10 +234,13 @@ def _stories(scene: Scene) -> list[str]:
     more = scene.people_at(scene.duration_seconds - 1e-3) - scene.people_at(0.0)
     changes = len(scene.light_changes)
     stories = {
-        "it gets busier": more >= 2, "it gets quieter": more <= -2, "the light keeps changing": changes > 1,
+        "it gets busier": more >= 2,
+        "it gets quieter": more <= -2,
+        "the light keeps changing": changes > 1,
         "day turns into night": changes == 1 and scene.first_light == "day",
-        "night turns into day": changes == 1 and scene.first_light == "night", "the weather turns bad": scene.later_weather is not None,
-    }  # fmt: skip
+        "night turns into day": changes == 1 and scene.first_light == "night",
+        "the weather turns bad": scene.later_weather is not None,
+    }
     return [story for story, holds in stories.items() if holds]
 
 
@@ -243,5 +272,13 @@ def _ask_texts(scene: Scene, rng: random.Random) -> Asked:
 
 
 _ASKERS: tuple[Callable[[Scene, random.Random], Asked], ...] = (
-    _ask_counts, _ask_looks, _ask_actions, _ask_details, _ask_times, _ask_places, _ask_whole, _ask_reasons, _ask_texts,
-)  # fmt: skip
+    _ask_counts,
+    _ask_looks,
+    _ask_actions,
+    _ask_details,
+    _ask_times,
+    _ask_places,
+    _ask_whole,
+    _ask_reasons,
+    _ask_texts,
+)

@@ -1,7 +1,7 @@
 """Draws one frame of a scene: numpy and OpenCV only, about a millisecond a frame at 336 x 336.
 
-`render(scene, seconds)` is what a camera would have seen at that moment. Everything that moves is a function of time, so
-frames can be drawn in any order and a clip is never held in memory.
+`render(scene, seconds)` is what a camera would have seen at that moment. Everything that moves is a function of time,
+so frames can be drawn in any order and a clip is never held in memory.
 """
 
 from __future__ import annotations

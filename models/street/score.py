@@ -1,4 +1,4 @@
-"""When an answer counts as right: the same words, whatever their case, articles, punctuation or way to write a number."""
+"""When an answer is right: the same words, whatever their case, articles, punctuation or way to write a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a scene as a real video file, frame by frame, so that a model is asked about what a camera would have saved."""
+"""Writes a scene as a real video file, so that a model is asked about what a camera would have saved."""
 
 from __future__ import annotations
 

@@ -22,8 +22,24 @@ LIGHTS = ("day", "night")
 OBSTACLES = ("light", "cone", "log", "stone", "barrier", "puddle")
 EXPRESSIONS = ("happy", "sad", "angry", "surprised", "sleepy", "bored")
 GAZES = ("left", "right", "up", "down", "camera", "closed")
-WORDS = ("STOP", "SLOW", "EXIT", "TAXI", "CAFE", "BANK", "ZOO", "PARK", "SHOP", "OPEN", "TOLL", "FOOD", "PIER", "GATE",
-         "BUS", "HUT")  # fmt: skip
+WORDS = (
+    "STOP",
+    "SLOW",
+    "EXIT",
+    "TAXI",
+    "CAFE",
+    "BANK",
+    "ZOO",
+    "PARK",
+    "SHOP",
+    "OPEN",
+    "TOLL",
+    "FOOD",
+    "PIER",
+    "GATE",
+    "BUS",
+    "HUT",
+)
 
 COLUMNS = 6  # standing places per row, left to right
 ROWS = ("back", "front")
@@ -42,6 +58,7 @@ class Stay:
     leaves: float = ALWAYS
 
     def holds(self, seconds: float) -> bool:
+        """Whether it is in view at `seconds`."""
         return self.enters <= seconds < self.leaves
 
 
@@ -58,6 +75,7 @@ class Person:
     switches: float = ALWAYS
 
     def doing_at(self, seconds: float) -> str:
+        """What this person does at `seconds`."""
         return self.later if self.later is not None and seconds >= self.switches else self.doing
 
 
@@ -74,6 +92,8 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Car:
+    """Parked, stopped by an obstacle, or on its way in or out of that place."""
+
     colour: str
     code: str  # a letter and a digit, painted on the door
     column: int  # index into ROAD_COLUMNS
@@ -84,6 +104,8 @@ class Car:
 
 @dataclass(frozen=True, slots=True)
 class Dog:
+    """A dog in its place."""
+
     row: str
     column: int
     doing: str
@@ -101,6 +123,8 @@ class Cyclist:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
+    """A board on a pole behind the road; it never changes."""
+
     word: str
     number: int  # 10-99
     column: int  # 0 left, 1 middle, 2 right; always at the top
@@ -117,6 +141,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
+    """Everything there is to know about one clip."""
+
     seed: int
     duration_seconds: float
     place: str
@@ -134,10 +160,12 @@ class Scene:
     events: tuple[Event, ...]  # in time order
 
     def light_at(self, seconds: float) -> str:
+        """Day or night."""
         changes = sum(seconds >= change for change in self.light_changes)
         return LIGHTS[(LIGHTS.index(self.first_light) + changes) % 2]
 
     def weather_at(self, seconds: float) -> str:
+        """One of WEATHERS."""
         return self.later_weather if self.later_weather and seconds >= self.weather_changes else self.weather
 
     def stays(self) -> dict[str, Stay]:
@@ -147,6 +175,7 @@ class Scene:
         return {somebody.colour: somebody.stay for somebody in everyone}
 
     def people_at(self, seconds: float) -> int:
+        """How many people are in view at `seconds`."""
         return sum(stay.holds(seconds) for stay in self.stays().values())
 
 
@@ -213,11 +242,22 @@ def make_scene(seed: int) -> Scene:
     changes = clock.take() if weather in ("clear", "cloudy") and rng.random() < 0.4 else None
     later = rng.choice(("rainy", "snowy")) if changes is not None else None
     scene = Scene(
-        seed=seed, duration_seconds=duration, place=rng.choice(PLACES), weather=weather, later_weather=later,
-        weather_changes=ALWAYS if changes is None else changes, first_light=rng.choice(LIGHTS), light_changes=light_changes,
-        people=people, visitor=visitor, cyclist=cyclist, cars=cars, dog=dog,
-        sign=Sign(rng.choice(WORDS), rng.randrange(10, 100), rng.randrange(3)) if rng.random() < 0.8 else None, events=(),
-    )  # fmt: skip
+        seed=seed,
+        duration_seconds=duration,
+        place=rng.choice(PLACES),
+        weather=weather,
+        later_weather=later,
+        weather_changes=ALWAYS if changes is None else changes,
+        first_light=rng.choice(LIGHTS),
+        light_changes=light_changes,
+        people=people,
+        visitor=visitor,
+        cyclist=cyclist,
+        cars=cars,
+        dog=dog,
+        sign=Sign(rng.choice(WORDS), rng.randrange(10, 100), rng.randrange(3)) if rng.random() < 0.8 else None,
+        events=(),
+    )
     return _with_events(scene)
 
 
