@@ -81,7 +81,7 @@ def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) ->
 
 
 def _times_seen(planned: Sequence[float], shown: Sequence[float]) -> tuple[float, ...]:
-    """The planned time of each frame shown: the last that had come by then, if enough are left for the frames after it."""
+    """The planned time of each frame shown; a time has none if the next frame comes after the next time."""
     left, seen = list(planned), list[float]()
     for seconds in shown:
         while len(left) > len(shown) - len(seen) and left[1] <= seconds:

@@ -139,7 +139,7 @@ def encode_at(
     decode: Callable[[Sequence[float]], Generator[FrameBatch, None, None]],
     encoder: Encoder,
     cache: FeatureCache,
-) -> Iterator[PatchFeatures]:
+) -> Generator[PatchFeatures, None, None]:
     """Patch features of a video's frames at `times`, one frame at a time; only what `cache` lacks is decoded.
 
     `decode` gives the frames at the times it is called with, in chunks; each chunk is encoded when its first frame is
