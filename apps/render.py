@@ -1,0 +1,120 @@
+"""What a person sees on the terminal. The answer goes to stdout; notes and progress go to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from tam_edge.apps.units import clock_text, harmless, milliseconds_text
+from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.plan import Plan, Rejection
+
+if TYPE_CHECKING:
+    from tam_edge.runtime.answer import Answer
+
+LABEL_COLUMNS = 12
+BAR_COLUMNS = 20
+TASKS_SHOWN = 3
+TIMES_SHOWN = 4
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value as one line on stdout; characters that its encoding lacks are escaped."""
+    print(json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False), flush=True)
+
+
+def print_text(pieces: Iterable[str], *, label: str = "") -> None:
+    """Print an answer on stdout piece by piece, as it is generated, after its label, and end the line."""
+    if label:
+        print(f"{label:<{LABEL_COLUMNS}}", end="")
+    for piece in pieces:
+        print(harmless(piece), end="", flush=True)
+    print(flush=True)
+
+
+def print_notes(rejections: Iterable[Rejection]) -> None:
+    """Say on stderr what was wanted and not done."""
+    for rejection in rejections:
+        print(harmless(f"note: {rejection.what}: {rejection.reason}"), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(doing: str) -> Iterator[None]:
+    """Show on stderr that something is being done, if that is a terminal; nothing of it stays there."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing, spinner="line"):
+        yield
+
+
+def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
+    """Print the plan in words: what kind of question, what will be looked at, why, and what was not possible."""
+    rows = [("Question", question)]
+    rows += [("Task type", line) for line in _task_lines(plan, file)]
+    rows += [("Plan", reason) for reason in plan.reasons]
+    rows += [("Frames at", _times(plan.timestamps_seconds))]
+    rows += [("Not done", f"{rejection.what}: {rejection.reason}") for rejection in plan.rejections]
+    if plan.predicted_bytes:
+        needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
+        rows += [("Memory", f"predicted: {needs}")]
+    if plan.predicted_ms is not None:
+        rows += [("Time", f"predicted: first token after {milliseconds_text(plan.predicted_ms)}")]
+    _print_rows(rows, file)
+
+
+def explain_costs(answer: Answer, file: TextIO) -> None:
+    """Print what the answer cost: milliseconds of each stage, peak memory against the limit."""
+    times = answer.timings
+    stages = ("load", "inductor", "decode", "vision", "strategy", "prefill", "generate")
+    took = ", ".join(f"{stage} {milliseconds_text(getattr(times, stage))}" for stage in stages)
+    whole = f"first token after {milliseconds_text(times.first_token)}, all of it {milliseconds_text(times.total)}"
+    memory = f"peak {size_text(answer.peak_bytes)} of {size_text(answer.memory_limit_bytes)} allowed"
+    if answer.peak_gpu_bytes:
+        memory += f"; GPU {size_text(answer.peak_gpu_bytes)}"
+    _print_rows([("Time", took), ("Time", whole), ("Memory", memory)], file)
+
+
+def print_row(label: str, text: str) -> None:
+    """Print one labelled line on stdout."""
+    print(harmless(f"{label:<{LABEL_COLUMNS}}{text}"), flush=True)
+
+
+def _task_lines(plan: Plan, file: TextIO) -> Iterator[str]:
+    ranked = sorted(plan.probabilities.items(), key=lambda item: -item[1])[:TASKS_SHOWN]
+    widest = max(len(name) for name, _ in ranked)
+    mark = "\N{FULL BLOCK}" if _is_utf8(file) else "#"
+    for name, probability in ranked:
+        yield f"{name:<{widest}}  {probability:>6.1%}  {mark * round(probability * BAR_COLUMNS)}"
+
+
+def _times(seconds: tuple[float, ...]) -> str:
+    if len(seconds) <= 2 * TIMES_SHOWN:
+        return ", ".join(map(clock_text, seconds))
+    first, last = (", ".join(map(clock_text, part)) for part in (seconds[:TIMES_SHOWN], seconds[-TIMES_SHOWN:]))
+    return f"{first}, ... {last}"
+
+
+def _print_rows(rows: list[tuple[str, str]], file: TextIO) -> None:
+    """Labels and texts in two columns, folded to the terminal's width; a label that repeats is printed once."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=file, highlight=False)
+    above = ""
+    for label, text in rows:
+        shown = label if label != above else ""
+        for line in Text(harmless(text)).wrap(console, max(20, console.width - LABEL_COLUMNS)):
+            line.rstrip()
+            console.print(Text(f"{shown:<{LABEL_COLUMNS}}", "bold").append_text(Text(line.plain)), soft_wrap=True)
+            shown = ""
+        above = label
+
+
+def _is_utf8(file: TextIO) -> bool:
+    return (getattr(file, "encoding", None) or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,30 @@
+"""Numbers and texts as a person reads them, on a terminal and in a report alike."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def milliseconds_text(milliseconds: float) -> str:
+    """Milliseconds as "0.4 ms", "35 ms", "1.24 s"."""
+    if milliseconds < 10:
+        return f"{milliseconds:.1f} ms"
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds from the start of a clip as "0:07.50", "1:02:03.25"."""
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{rest / 100:05.2f}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def harmless(text: str) -> str:
+    """`text` without what would steer a terminal: a file name or a model's answer may hold anything."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs")
