@@ -147,5 +147,5 @@ def test_a_projector_that_gives_something_else_is_named(tmp_path, options, field
 
 
 def test_a_strategy_this_version_does_not_know(parts):
-    with pytest.raises(UsageError, match="'linvt'.*tam"):
+    with pytest.raises(UsageError, match=r"'linvt'.*tam"):
         make_strategy("linvt", parts.bundle, lambda field, specs: pytest.fail("nothing may be opened"))
