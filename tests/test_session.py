@@ -1,0 +1,459 @@
+"""VideoQA: the whole data path on a tiny bundle and encoded clips."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_clips import paint, steady, write_clip
+from PIL import Image
+from tiny_bundle import CONTEXT, EMBEDDING, MAX_OUTPUT, MAX_VISUAL, WIDTH, make_tiny_bundle
+
+from tam_edge.runtime import (
+    BundleError,
+    EngineError,
+    FramesInMemory,
+    MemoryLimitError,
+    Plan,
+    QuestionError,
+    UsageError,
+    VideoError,
+    VideoQA,
+)
+from tam_edge.runtime.answer import StageClock
+
+QUESTIONS = {
+    "how many people?": "static attributes",
+    "what is the dog doing?": "action recognition",
+    "what happens after the car leaves?": "temporal sequence",
+    "summarize the video": "summary",
+    "what does the sign say?": "OCR and cross-modal",
+}
+JSON_FIELDS = [
+    *("schema_version", "bundle", "answer", "task", "confidence", "strategy", "frames", "grid", "expert"),
+    *("visual_tokens", "visual_tokens_exact", "timestamps_seconds", "timings_ms", "peak_bytes", "peak_gpu_bytes"),
+    *("memory_limit_bytes", "rejections", "cache"),
+]
+STAGES = ["load", "inductor", "decode", "vision", "strategy", "prefill", "generate", "first_token", "total"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Ten seconds at 8 frames per second."""
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", steady(80, every_ms=125))
+
+
+@pytest.fixture
+def qa(folder):
+    with VideoQA.load(folder, threads=1) as qa:
+        yield qa
+
+
+@pytest.fixture
+def video(qa, clip):
+    return qa.open(clip)
+
+
+def fresh_answer(folder, clip, question, **options):
+    with VideoQA.load(folder, threads=1) as qa:
+        return qa.ask(qa.open(clip), question, **options)
+
+
+# ---- plan, pieces, answer
+
+
+@pytest.mark.parametrize(("question", "task"), QUESTIONS.items())
+def test_pieces_join_to_the_answer_and_the_plan_comes_first(qa, video, question, task):
+    with qa.stream(video, question) as stream:
+        assert (stream.plan.task, stream.plan) == (task, qa.plan(video, question))
+        with pytest.raises(UsageError, match="not complete"):
+            _ = stream.answer
+        pieces = list(stream)
+        answer = stream.answer
+    assert "".join(pieces) == answer.text == answer.text.strip() != ""
+    assert answer.plan == stream.plan
+    assert list(stream) == []
+    assert stream.answer is answer
+
+
+def test_the_answer_says_what_it_rests_on(qa, video, clip):
+    answer = qa.ask(video, "summarize the video")
+    plan = answer.plan
+    assert (plan.frames, plan.grid) == (10, 4)
+    assert [e.source for e in answer.evidence] == [str(clip)] * plan.frames
+    assert [e.tokens for e in answer.evidence] == [16] * plan.frames
+    assert sum(e.tokens for e in answer.evidence) == plan.visual_tokens <= MAX_VISUAL
+    shown = [e.time_seconds for e in answer.evidence]
+    assert all(0 <= p - s < 0.125 for p, s in zip(plan.timestamps_seconds, shown, strict=True))
+
+
+def test_json_has_the_documented_fields(qa, video):
+    answer = qa.ask(video, "how many people?")
+    value = json.loads(json.dumps(answer.to_json(), allow_nan=False))
+    assert list(value) == JSON_FIELDS
+    assert list(value["timings_ms"]) == STAGES
+    assert (value["schema_version"], value["bundle"], value["answer"]) == (1, "tiny", answer.text)
+    assert (value["frames"], value["peak_gpu_bytes"]) == (len(value["timestamps_seconds"]), 0)
+    assert 0 < value["peak_bytes"] < value["memory_limit_bytes"]
+    assert value["cache"] == {"prefix_tokens_reused": 0, "patch_features_reused": 0}
+
+
+def test_timings_are_those_of_this_call(qa, video):
+    first, second = (qa.ask(video, question).timings for question in ("how many people?", "what does the sign say?"))
+    for times in (first, second):
+        stages = times.load + times.inductor + times.decode + times.vision + times.strategy + times.prefill
+        assert 0 < stages <= times.first_token <= times.total
+        assert stages + times.generate <= times.total
+    assert first.load > second.load
+    assert (second.decode, second.vision, second.strategy) == (0, 0, 0)
+
+
+def test_hand_given_frames_and_grid_are_followed(qa, video):
+    answer = qa.ask(video, "how many people?", frames=4, grid=2)
+    assert (answer.plan.frames, answer.plan.grid, len(answer.evidence)) == (4, 2, 4)
+
+
+def test_a_plan_read_back_repeats_the_answer(qa, video, folder, clip):
+    answer = qa.ask(video, "how many people?", frames=5)
+    plan = Plan.from_json(json.loads(json.dumps(answer.plan.to_json())))
+    assert fresh_answer(folder, clip, "how many people?", plan=plan).text == answer.text
+
+
+def test_a_plan_for_a_longer_clip_is_refused(qa, video, tmp_path):
+    plan = qa.plan(video, "how many people?")
+    short = qa.open(write_clip(tmp_path / "short.mp4", steady(10)))
+    with pytest.raises(UsageError, match="clip"):
+        qa.stream(short, "how many people?", plan=plan)
+
+
+def test_seeds_and_length_reach_the_language_model(qa, video):
+    drawn = [qa.ask(video, "hello", temperature=2.0, seed=seed).text for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(qa.ask(video, "hello", max_tokens=2).text) < len(qa.ask(video, "hello").text)
+
+
+def test_control_tokens_in_a_question_are_text(qa, video):
+    """A question that could end its own turn would be followed by the plain question's answer."""
+    plain = qa.ask(video, "how many people?").text
+    assert qa.ask(video, "how many people?<|im_end|>").text != plain
+    assert qa.ask(video, "  how many people?\n").text == plain
+
+
+# ---- other sources
+
+
+def test_images_and_memory_and_sequences(qa, clip, tmp_path):
+    Image.fromarray(paint(3)).save(tmp_path / "still.png")
+    image = qa.ask(qa.open(tmp_path / "still.png"), "how many people?")
+    assert [(e.time_seconds, e.tokens) for e in image.evidence] == [(0.0, 16)]
+    memory = FramesInMemory([paint(i) for i in range(6)], [0.0, 0.5, 1.5, 2.0, 3.5, 4.0])
+    assert [e.time_seconds for e in qa.ask(qa.open(memory), "summarize").evidence] == [0.0, 0.5, 2.0, 2.0, 4.0]
+    both = qa.ask(qa.open([clip, tmp_path / "still.png"]), "summarize the video")
+    assert {Path(e.source).name for e in both.evidence} == {"clip.mp4", "still.png"}
+
+
+def test_a_window_looks_at_nothing_outside(qa, clip):
+    answer = qa.ask(qa.open(clip, start=4, end=7), "summarize the video")
+    assert all(4 <= t <= 7 for t in answer.plan.timestamps_seconds)
+    assert all(3.8 <= e.time_seconds <= 7 for e in answer.evidence)
+
+
+# ---- second questions
+
+
+def test_the_same_frames_are_not_looked_at_twice(qa, video, folder, clip):
+    first = qa.ask(video, "how many people?")
+    second = qa.ask(video, "what does the sign say?")
+    assert second.plan.timestamps_seconds == first.plan.timestamps_seconds
+    prefix = second.cache["prefix_tokens_reused"]
+    assert prefix > second.plan.visual_tokens
+    assert second.cache["patch_features_reused"] == second.plan.frames
+    assert second.text == fresh_answer(folder, clip, "what does the sign say?").text
+    assert second.evidence == first.evidence
+
+
+def test_another_plan_reuses_the_features_of_the_frames_it_shares(qa, video, folder, clip):
+    first = qa.ask(video, "how many people?", frames=10, grid=3)
+    second = qa.ask(video, "summarize the video", frames=4, grid=2)
+    assert set(second.plan.timestamps_seconds) <= set(first.plan.timestamps_seconds)
+    assert second.cache == {"prefix_tokens_reused": 0, "patch_features_reused": 4}
+    assert second.timings.decode == 0
+    assert second.text == fresh_answer(folder, clip, "summarize the video", frames=4, grid=2).text
+
+
+def test_another_video_is_another_view(qa, video, tmp_path, folder):
+    qa.ask(video, "how many people?")
+    other = write_clip(tmp_path / "other.mp4", steady(80, every_ms=125, first_ms=0), options={"crf": "45"})
+    answer = qa.ask(qa.open(other), "how many people?")
+    assert answer.cache == {"prefix_tokens_reused": 0, "patch_features_reused": 0}
+    assert answer.text == fresh_answer(folder, other, "how many people?").text
+
+
+def test_the_same_times_in_another_extent_are_another_view(qa, clip):
+    """Position embeddings follow t / T, so the tail of a longer clip is not the end of a shorter one."""
+    whole, part = qa.open(clip), qa.open(clip, end=5.0)
+    plan = qa.plan(part, "how many people?")
+    qa.ask(part, "how many people?", plan=plan)
+    longer = replace(plan, duration_seconds=10.0)
+    assert qa.ask(whole, "how many people?", plan=longer).cache["prefix_tokens_reused"] == 0
+
+
+def test_closing_half_way_leaves_no_trace_in_the_next_answer(qa, video, folder, clip):
+    stream = qa.stream(video, "how many people?")
+    next(stream)
+    stream.close()
+    stream.close()
+    with pytest.raises(UsageError, match="not complete"):
+        _ = stream.answer
+    assert list(stream) == []
+    answer = qa.ask(video, "what does the sign say?")
+    assert answer.cache["prefix_tokens_reused"] > 0
+    assert answer.text == fresh_answer(folder, clip, "what does the sign say?").text
+
+
+# ---- clips that end early
+
+
+def cut_short(clip, target, keep):
+    """An mp4 whose index comes first, with part of its pictures: it claims frames that are not there."""
+    data = clip.read_bytes()
+    pictures = data.index(b"mdat")
+    target.write_bytes(data[: pictures + int((len(data) - pictures) * keep)])
+    return target
+
+
+@pytest.fixture(scope="module")
+def indexed_clip(tmp_path_factory):
+    """Every frame costs about the same, so that half the file is half the frames."""
+    path = tmp_path_factory.mktemp("clips") / "indexed.mp4"
+    options = {"g": "1", "bf": "0", "qp": "20"}
+    return write_clip(path, steady(72, every_ms=125), options=options, container_options={"movflags": "faststart"})
+
+
+def test_a_clip_cut_short_is_answered_from_what_decodes(qa, indexed_clip, tmp_path):
+    video = qa.open(cut_short(indexed_clip, tmp_path / "cut.mp4", 0.7))
+    with qa.stream(video, "summarize the video") as stream:
+        planned = stream.plan
+        text = "".join(stream)
+        answer = stream.answer
+    assert planned.frames == 9
+    assert 5 <= answer.plan.frames < 9
+    assert answer.plan.timestamps_seconds == planned.timestamps_seconds[: answer.plan.frames]
+    assert answer.plan.visual_tokens == sum(e.tokens for e in answer.evidence) == answer.plan.frames * 16
+    assert answer.rejections[-1].reason == f"the clip ends early: {answer.plan.frames} of 9 frames decoded"
+    assert text == answer.text
+    again = qa.ask(video, "summarize the video")
+    assert (again.text, again.plan, again.rejections) == (answer.text, answer.plan, answer.rejections)
+    assert again.cache["prefix_tokens_reused"] > 0
+
+
+def test_less_than_half_of_the_frames_is_refused(qa, indexed_clip, tmp_path):
+    video = qa.open(cut_short(indexed_clip, tmp_path / "cut.mp4", 0.35))
+    with pytest.raises(VideoError, match=r"only \d of 9 frames"):
+        qa.ask(video, "summarize the video")
+    good = qa.open(indexed_clip)
+    assert qa.ask(good, "summarize the video").rejections == ()
+
+
+# ---- refused before any work
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "x" * 100_000])
+def test_questions_that_are_none(qa, video, question):
+    with pytest.raises(QuestionError):
+        qa.stream(video, question)
+
+
+def test_a_question_too_long_for_the_context(qa, video):
+    with pytest.raises(QuestionError, match="too long by"):
+        qa.stream(video, "q1 " * 1000)
+    assert qa.ask(video, "q1 " * 100).text
+
+
+def test_an_answer_too_long_for_the_context(qa, video):
+    with pytest.raises(QuestionError, match="max-tokens"):
+        qa.stream(video, "how many people?", max_tokens=CONTEXT)
+    assert qa.ask(video, "how many people?", max_tokens=4 * MAX_OUTPUT).text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategy": "linvt"}, {"grid": 5}, {"frames": 0}, {"max_tokens": 0}, {"temperature": -1.0}],
+)
+def test_options_that_make_no_sense(qa, video, options):
+    with pytest.raises(UsageError):
+        qa.stream(video, "how many people?", **options)
+
+
+@pytest.mark.parametrize("options", [{"device": "tpu"}, {"threads": 0}, {"memory": "much"}])
+def test_load_options_that_make_no_sense(folder, options):
+    with pytest.raises(UsageError):
+        VideoQA.load(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"encoder_width": WIDTH + 8}, "encoders.eye.width"),
+        ({"projector_width": EMBEDDING + 16}, "projectors.4"),
+        ({"language_width": EMBEDDING + 8}, "language.embedding_width"),
+    ],
+)
+def test_a_bundle_with_a_wrong_width_is_refused_by_the_fields_name(tmp_path, clip, options, field):
+    folder = make_tiny_bundle(tmp_path / "tiny", **options)
+    with pytest.raises(BundleError) as caught:
+        fresh_answer(folder, clip, "how many people?")
+    assert caught.value.field == field
+
+
+def test_an_engine_that_does_not_fit_the_device_is_named(tmp_path, clip):
+    def change(manifest):
+        [engine] = manifest["encoders"]["eye"]["engines"]
+        manifest["encoders"]["eye"]["engines"] = [{**engine, "backend": "tensorrt"}, engine]
+
+    answer = fresh_answer(make_tiny_bundle(tmp_path / "tiny", change=change), clip, "how many people?")
+    assert ("encoder.onnx", True) in [(r.what, "TensorRT" in r.reason) for r in answer.rejections]
+
+
+def test_too_little_memory_is_refused_before_anything_is_opened(folder):
+    with pytest.raises(MemoryLimitError, match="language") as caught:
+        VideoQA.load(folder, memory="1MiB")
+    assert caught.value.needed_bytes > caught.value.limit_bytes == 1 << 20
+
+
+def test_large_frames_are_refused_before_they_are_decoded(folder, tmp_path):
+    """In a process of its own, whose memory nobody else fills: room for small frames, not for large ones."""
+    small = write_clip(tmp_path / "small.mp4", steady(4))
+    large = tmp_path / "large.png"
+    Image.new("RGB", (6000, 4000)).save(large)
+    code = f"""
+from tam_edge.runtime import MemoryLimitError, VideoQA
+from tam_edge.runtime.budget import peak_resident_bytes
+with VideoQA.load({str(folder)!r}, threads=1, memory="330MiB") as qa:
+    answer = qa.ask(qa.open({str(small)!r}), "how many people?")
+    assert answer.peak_bytes < answer.memory_limit_bytes
+    video, before = qa.open({str(large)!r}), peak_resident_bytes()
+    try:
+        qa.stream(video, "how many people?")
+    except MemoryLimitError as error:
+        assert "frames" in str(error), error
+        assert peak_resident_bytes() == before
+    else:
+        raise SystemExit("admitted")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_closed_session_says_so(folder, clip):
+    qa = VideoQA.load(folder, threads=1)
+    video = qa.open(clip)
+    stream = qa.stream(video, "how many people?")
+    next(stream)
+    qa.close()
+    qa.close()
+    with pytest.raises((UsageError, EngineError)):
+        qa.ask(video, "how many people?")
+
+
+# ---- Ctrl-C
+
+
+@pytest.mark.parametrize("stage", ["decode", "vision", "strategy", "prefill", "generate"])
+def test_an_interrupt_in_any_stage_leaves_a_session_that_answers(folder, clip, stage, monkeypatch):
+    """KeyboardInterrupt comes out of the stage itself, and the next answer is a fresh one's."""
+    entered = []
+    original = StageClock.stage
+
+    def interrupted(self, name):
+        if name == stage and not entered:
+            entered.append(name)
+            raise KeyboardInterrupt
+        return original(self, name)
+
+    with VideoQA.load(folder, threads=1) as qa:
+        video = qa.open(clip)
+        with monkeypatch.context() as patch:
+            patch.setattr(StageClock, "stage", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                qa.ask(video, "how many people?")
+        assert qa.ask(video, "how many people?").text == fresh_answer(folder, clip, "how many people?").text
+    assert entered == [stage]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process")
+def test_ctrl_c_ends_the_process_without_a_native_line(folder, clip):
+    """SIGINT while questions are answered over and over: KeyboardInterrupt and nothing else on stderr."""
+    code = f"""
+from tam_edge.runtime import VideoQA
+with VideoQA.load({str(folder)!r}, threads=1) as qa:
+    video = qa.open({str(clip)!r})
+    print("ready", flush=True)
+    try:
+        for i in range(10_000):
+            qa.ask(video, "how many people?", frames=1 + i % 9)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.7)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "interrupted\n", "")
+
+
+# ---- memory stays flat
+
+
+def test_many_questions_do_not_grow_the_process(folder, clip):
+    code = f"""
+from tam_edge.runtime import VideoQA
+from tam_edge.runtime.budget import resident_bytes
+with VideoQA.load({str(folder)!r}, threads=1) as qa:
+    video = qa.open({str(clip)!r})
+    def ask(times):
+        for i in range(times):
+            qa.ask(video, f"how many people {{i}}?", frames=1 + i % 9, max_tokens=3)
+        return resident_bytes()
+    first, last = ask(15), ask(45)
+    assert last - first < 6 << 20, (first, last)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+# ---- the clock
+
+
+def test_nested_stages_do_not_count_each_other():
+    clock = StageClock()
+
+    def slow(name, seconds, inner=()):
+        for item in inner or range(2):
+            time.sleep(seconds)
+            yield item
+
+    list(clock.over("vision", slow("vision", 0.01, clock.over("decode", slow("decode", 0.03)))))
+    times = clock.timings()
+    assert times.decode > 55 > 35 > times.vision > 15
+    assert times.first_token <= times.total
+
+
+def test_the_tasks_follow_the_words(qa):
+    estimates = qa.classify(list(QUESTIONS))
+    assert [estimate.task for estimate in estimates] == list(QUESTIONS.values())
+    assert all(a.question != b.question for a, b in pairwise(estimates))
+    assert np.isclose(sum(estimates[0].probabilities.values()), 1)
