@@ -30,7 +30,7 @@ class TamEdgeError(Exception):
 
 
 class UsageError(TamEdgeError):
-    """An option or argument makes no sense: unknown strategy, bad size, unwritable report path, start beyond the end."""
+    """An option or argument makes no sense: unknown strategy, bad size, a start beyond the end."""
 
     exit_code: ClassVar[int] = 2
 

@@ -50,7 +50,11 @@ def test_a_very_long_source_is_shortened_but_kept() -> None:
 def test_facts_are_attributes() -> None:
     assert VideoError(Path("a") / "b.mp4", "bad").source == str(Path("a") / "b.mp4")
     bundle = BundleError("nano", "encoders.siglip", "bad")
-    assert (bundle.bundle, bundle.field, str(bundle)) == ("nano", "encoders.siglip", "bundle nano: encoders.siglip: bad")
+    assert (bundle.bundle, bundle.field, str(bundle)) == (
+        "nano",
+        "encoders.siglip",
+        "bundle nano: encoders.siglip: bad",
+    )
     memory = MemoryLimitError(10, 20, "too small")
     assert (memory.limit_bytes, memory.needed_bytes) == (10, 20)
     assert "pip install 'tam-edge[export]'" in str(MissingExtraError("export", "tam-edge train"))

@@ -1,0 +1,109 @@
+"""Find out what a video file is, from its container, its first frame and its last packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tam_edge.runtime.clock import Clock
+from tam_edge.runtime.container import SEEKABLE, is_avi, open_stream
+from tam_edge.runtime.errors import VideoError
+from tam_edge.runtime.extent import Extent, clip_extent
+from tam_edge.runtime.upright import Orientation, orientation
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_MOST_PACKETS_BEFORE_A_FRAME = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the first look at a file found."""
+
+    clock: Clock
+    """Its times."""
+    extent: Extent
+    """Its length."""
+    seekable: bool
+    """Whether frames found after a seek still carry the container's own times."""
+    orientation: Orientation
+    """How to turn its frames."""
+    width_px: int
+    """As shown."""
+    height_px: int
+    """As shown."""
+    average_fps: float | None
+    """Mean frames per second."""
+    codec: str
+    """FFmpeg's name of the codec."""
+
+
+def probe(path: Path, source: str) -> Probe:
+    """Read the container, decode its first frame, find the end of its last.
+
+    Raises:
+        VideoError: no video file, no video stream, no decoder, no frame, or frames too large.
+    """
+    import av
+
+    container, stream = open_stream(path, source, threads=1)
+    with container:
+        try:
+            first = _first_frame(container, stream)
+        except av.FFmpegError as error:
+            raise VideoError(source, f"cannot be decoded ({error.strerror}): convert it to H.264 mp4") from None
+        if first is None:
+            raise VideoError(source, "holds no frame that can be decoded: record or copy it again")
+        clock = _clock(container, stream, first)
+        turned = orientation(first)
+        extent = clip_extent(path, source, container, stream, clock)
+        width, height = (first.height, first.width) if turned.lying else (first.width, first.height)
+        return Probe(
+            clock=clock,
+            extent=extent,
+            seekable=clock.timed and container.format.name in SEEKABLE,
+            orientation=turned,
+            width_px=width,
+            height_px=height,
+            average_fps=_average_fps(extent, stream),
+            codec=stream.codec_context.name,
+        )
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    import av
+
+    for count, packet in enumerate(container.demux(stream)):
+        try:
+            frames = [] if packet.is_corrupt else packet.decode()
+        except av.InvalidDataError:
+            continue
+        if frames:
+            return frames[0]
+        if count == _MOST_PACKETS_BEFORE_A_FRAME:
+            break
+    return None
+
+
+def _average_fps(extent: Extent, stream: VideoStream) -> float | None:
+    if extent.frame_count and extent.duration_seconds:
+        return extent.frame_count / extent.duration_seconds
+    return float(stream.average_rate) if stream.average_rate else None
+
+
+def _clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
+    time_base = first.time_base or stream.time_base or Fraction(1, 25)
+    rate = stream.average_rate or stream.guessed_rate or 25
+    stamp = first.dts if is_avi(container) else first.pts
+    return Clock(
+        time_base=time_base,
+        origin_tick=stamp or 0,
+        frame_ticks=first.duration or max(1, round(1 / (rate * time_base))),
+        from_dts=is_avi(container),
+        timed=stream.start_time is not None,
+    )
