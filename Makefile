@@ -18,7 +18,7 @@ help:
 	@echo "make test        adds the export and dev extras and runs the tests"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make fmt         formats and fixes what can be fixed"
-	@echo "make train-nano  trains the bundled model from scratch, all three stages"
+	@echo "make train-nano  trains the bundled model from scratch and exports it to runs/nano/bundle"
 	@echo "make clean       removes build outputs and tool caches; keeps .venv and runs/"
 	@echo "PYTHON=python3.12 make setup picks the interpreter"
 
@@ -44,7 +44,8 @@ fmt: .venv/.all
 	$(BIN)/ruff check --fix .
 
 train-nano: .venv/.all
-	$(BIN)/tam-edge train nano
+	$(BIN)/tam-edge train nano --run runs/nano
+	$(BIN)/tam-edge export nano --run runs/nano --out runs/nano/bundle
 
 clean:
 	rm -rf build dist *.egg-info .mypy .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
