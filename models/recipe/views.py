@@ -16,8 +16,8 @@ from tam_edge.runtime.routing import Group, candidate_times, choose_times, route
 
 QUESTION_ROUNDS = 2
 BUDGET = ROUTING.max_visual_tokens or 0
-SMALL_BUDGETS = (150, 300)  # visual tokens of clips that are cut short while the first things are learned
-STILL_GRIDS = (12, 8, 6)
+SMALL_BUDGETS = {"high": 144, "balanced": 320, "more": 300}  # visual tokens of clips that are cut short at first
+STILL_GRIDS = (12, 12, 8)
 GROUPS: tuple[Group, ...] = ("high", "balanced", "more")
 _GROUP_OF_TASK = {index + 1: ROUTING.rule(name).group for index, name in enumerate(TASKS)}
 _TITLE_OF_TASK = {index + 1: ROUTING.rule(name).title for index, name in enumerate(TASKS)}
@@ -53,18 +53,23 @@ def clip_seconds(scene: Scene) -> float:
 
 
 def clip_view(scene: Scene, group: Group, budget: int = BUDGET) -> View:
-    """The frames a plan of this row looks at with `budget` visual tokens, and every question of the row."""
+    """The frames a plan of this row looks at, fewer where `budget` is smaller, and every question of the row."""
     duration = clip_seconds(scene)
     candidates = candidate_times(duration, frame_count(scene), ROUTING)
-    chosen = route(group, duration, len(candidates), budget, ROUTING)
+    chosen = route(group, duration, len(candidates), BUDGET, ROUTING)
+    frames = max(1, min(chosen.frames, budget // chosen.grid**2))
     asked = tuple(question for question in _ask_often(scene) if _GROUP_OF_TASK[question.task] == group)
-    return View(scene, choose_times(candidates, chosen.frames), chosen.grid, duration, asked)
+    return View(scene, choose_times(candidates, frames), chosen.grid, duration, asked)
 
 
 def still_view(scene: Scene, seconds: float, grid: int) -> View:
     """One frame as a picture, and what can be asked about a picture."""
     still = freeze(scene, seconds)
-    asked = tuple(question for question in _ask_often(still) if question.task != 4 and question.family != "development")
+    # Fine detail cannot be read at a coarser grid, and is never asked for there.
+    readable = {1, 2, 6, 7} if grid < ROUTING.ladder[0].grid else {1, 2, 3, 5, 6, 7, 8}
+    asked = tuple(
+        question for question in _ask_often(still) if question.task in readable and question.family != "development"
+    )
     return View(still, (0.0,), grid, 0.0, asked)
 
 
@@ -109,6 +114,7 @@ def random_view(rng: random.Random, still: float, small: float = 0.0) -> View:
             grid = rng.choice(STILL_GRIDS) if rng.random() < small else ROUTING.ladder[0].grid
             view = still_view(scene, rng.random() * scene.duration_seconds, grid)
         else:
-            view = clip_view(scene, rng.choice(GROUPS), rng.choice(SMALL_BUDGETS) if rng.random() < small else BUDGET)
+            group = rng.choice(GROUPS)
+            view = clip_view(scene, group, SMALL_BUDGETS[group] if rng.random() < small else BUDGET)
         if view.asked:
             return view
