@@ -32,7 +32,7 @@ def classify(
 ) -> None:
     """Name the task type of questions."""
     opt.show_log(verbose)
-    questions = [check_question(text) for text in question or ()]
+    questions = opt.checked_questions(question or [])
     questions += _questions_in(file) if file else ()
     if not questions:
         raise UsageError("no question: write one, or name a file of questions with --file")

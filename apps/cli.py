@@ -5,48 +5,60 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from tam_edge.apps.interrupt import EXIT_CODE, interruptible
+from tam_edge.apps.interrupt import EXIT_CODE, Interrupt, interruptible
 
 PROGRAM = "tam-edge"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, by default this process's, and exit with 0, 1, 2 or 130."""
-    with interruptible():
+    with interruptible() as interrupt:
         try:
-            _accept_any_encoding()
-            code = run(sys.argv[1:] if arguments is None else arguments)
+            _prepare()
+            code = run(sys.argv[1:] if arguments is None else arguments, interrupt)
         except KeyboardInterrupt:
             code = EXIT_CODE
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], interrupt: Interrupt) -> int:
     """Run a command line and return its exit code; the process stays, a bug of ours is raised."""
     from tam_edge.apps.commands import command_group
 
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would call home, and leave files to do so
     group = command_group()
     named = arguments[:1] if arguments and arguments[0] in group.commands else ()
     try:
         result = group.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
         _flush_stdout()
     except BaseException as error:
-        from tam_edge.apps.exits import ending
-
-        end = ending(error, " ".join((PROGRAM, *named)))
-        if end is None:
-            raise
-        if isinstance(error, BrokenPipeError):
-            _drop_stdout()
-        if end.line:
-            print(end.line, file=sys.stderr)
-        return end.code
+        if interrupt.pressed:  # a library may have turned it into an error of its own
+            return EXIT_CODE
+        return _end(error, " ".join((PROGRAM, *named)))
+    if interrupt.pressed:
+        return EXIT_CODE
     return result if isinstance(result, int) else 0
 
 
-def _accept_any_encoding() -> None:
+def _end(error: BaseException, command: str) -> int:
+    from tam_edge.apps.exits import ending
+
+    end = ending(error, command)
+    if end is None:
+        raise error
+    if isinstance(error, BrokenPipeError):
+        _drop_stdout()
+    if end.line:
+        print(end.line, file=sys.stderr)
+    return end.code
+
+
+def _prepare() -> None:
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # meant for whoever writes the program; -W shows them
     # An answer with an accent must not end a program whose terminal knows only ASCII.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -13,10 +13,10 @@ from typing import cast
 
 import typer
 
+from tam_edge.apps.interrupt import EXIT_CODE as INTERRUPTED
 from tam_edge.runtime.errors import MissingExtraError, TamEdgeError, UsageError
 
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 # The base of every error of the command-line parser; typer does not export it by name.
 ParserError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
@@ -39,6 +39,7 @@ def ending(error: BaseException, command: str) -> Ending | None:
     if isinstance(error, BrokenPipeError):
         return Ending(FAILED)
     if isinstance(error, ParserError):
+        command = error.ctx.command_path if error.ctx else command
         return _line(UsageError(_parser_message(error, command)), command)
     if isinstance(error, MemoryError):
         return _line(TamEdgeError("out of memory; ask for fewer --frames or close other programs"), command)

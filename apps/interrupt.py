@@ -1,4 +1,4 @@
-"""Ctrl-C: ends the work in any stage, and never with a traceback."""
+"""Ctrl-C: ends the work in any stage with exit code 130, and never with a traceback."""
 
 from __future__ import annotations
 
@@ -16,36 +16,40 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 EXIT_CODE = 130
+"""128 + SIGINT, as shells report it."""
 RETRY_SECONDS = 0.05
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """The first Ctrl-C raises KeyboardInterrupt, so that every stage cleans up; a second one ends the process at once.
+class Interrupt:
+    """Whether Ctrl-C was pressed."""
 
-    After the block Ctrl-C is ignored: the work is done and only the interpreter's own shutdown is left.
-    """
-    pressed = False
+    def __init__(self) -> None:
+        self.pressed = False
+        """True from the first press on, whatever became of the exception it raised."""
 
-    def on_interrupt(signum: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt the first time, so that every stage cleans up; end the process the second time."""
+        if self.pressed:
             os._exit(EXIT_CODE)
-        pressed = True
+        self.pressed = True
         raise KeyboardInterrupt
 
-    def on_unraisable(unraisable: UnraisableHookArgs) -> None:
-        # A Ctrl-C that arrives in a destructor or a native library's callback is swallowed there: press again.
-        nonlocal pressed
+    def on_unraisable(self, unraisable: UnraisableHookArgs) -> None:
+        """Press again where the exception was swallowed: in a destructor, or a callback of a native library."""
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(unraisable)
             return
-        pressed = False
+        self.pressed = False
         threading.Timer(RETRY_SECONDS, _thread.interrupt_main).start()
 
-    signal.signal(signal.SIGINT, on_interrupt)
-    sys.unraisablehook = on_unraisable
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Turn Ctrl-C into one KeyboardInterrupt; after the block it is ignored, only the interpreter's end is left."""
+    interrupt = Interrupt()
+    signal.signal(signal.SIGINT, interrupt.on_signal)
+    sys.unraisablehook = interrupt.on_unraisable
     try:
-        yield
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -63,7 +63,7 @@ def checked_questions(questions: list[str]) -> list[str]:
     Raises:
         QuestionError: one is empty, too long or not valid text.
     """
-    return [check_question(question) for question in questions]
+    return [check_question(_as_utf8(question)) for question in questions]
 
 
 def load(model: Path | None, memory: str | None, device: str, threads: int | None) -> VideoQA:
@@ -93,3 +93,11 @@ def show_log(wanted: bool) -> None:
     log = logging.getLogger("tam_edge")
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
+
+
+def _as_utf8(argument: str) -> str:
+    # Under an ASCII locale Python keeps bytes it cannot read as surrogates; terminals send UTF-8 all the same.
+    try:
+        return argument.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return argument

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import tam_edge.apps.options as opt
-from tam_edge.apps.render import explain_plan, print_json, progress
+from tam_edge.apps.render import explain_plan, print_json, print_notes, progress
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.plan import Plan
 
@@ -39,10 +39,12 @@ def plan(
         opt.opened(qa, video, start, end) as clip,
     ):
         plans = [qa.plan(clip, question, strategy=strategy, frames=frames, grid=grid) for question in questions]
+        notes = clip.info.notes
     if as_json:
         values = [plan.to_json() for plan in plans]
         print_json(values[0] if len(values) == 1 else {"plans": values})
         return
+    print_notes(notes)
     for question, decided in zip(questions, plans, strict=True):
         explain_plan(question, decided, sys.stdout)
 

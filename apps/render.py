@@ -35,10 +35,15 @@ def print_text(pieces: Iterable[str], *, label: str = "") -> None:
     print(flush=True)
 
 
-def print_notes(rejections: Iterable[Rejection]) -> None:
-    """Say on stderr what was wanted and not done."""
-    for rejection in rejections:
-        print(harmless(f"note: {rejection.what}: {rejection.reason}"), file=sys.stderr)
+def print_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what a person should know beside the answer."""
+    for note in notes:
+        print(harmless(f"note: {note}"), file=sys.stderr)
+
+
+def not_done(rejections: Iterable[Rejection]) -> list[str]:
+    """What was wanted and not done, one line each."""
+    return [f"{rejection.what}: {rejection.reason}" for rejection in rejections]
 
 
 @contextlib.contextmanager
@@ -59,7 +64,7 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     rows += [("Task type", line) for line in _task_lines(plan, file)]
     rows += [("Plan", reason) for reason in plan.reasons]
     rows += [("Frames at", _times(plan.timestamps_seconds))]
-    rows += [("Not done", f"{rejection.what}: {rejection.reason}") for rejection in plan.rejections]
+    rows += [("Not done", line) for line in not_done(plan.rejections)]
     if plan.predicted_bytes:
         needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
         rows += [("Memory", f"predicted: {needs}")]

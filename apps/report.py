@@ -33,6 +33,8 @@ class Entry:
     """What came out and what it cost."""
     frames: tuple[Thumbnail, ...]
     """The frames that were looked at, in order."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about the video."""
 
 
 def report_html(entries: Sequence[Entry], sources: Sequence[str]) -> str:
@@ -67,7 +69,7 @@ def _article(entry: Entry) -> str:
         f'<div class="reasons">{"".join(f"<p>{_text(reason)}</p>" for reason in plan.reasons)}</div>',
         _section("", _facts(answer)),
         _section("Task type", _tasks(plan)),
-        _section("Frames looked at", _clip(plan) + _frames(entry.frames)),
+        _section("Frames looked at", _clip(plan) + _frames(entry.frames) + _notes(entry.notes)),
         _pair(
             _section("Time", _times(answer)), _section("Tokens", _tokens(plan)) + _section("Memory", _memory(answer))
         ),
@@ -148,7 +150,7 @@ def _times(answer: Answer) -> str:
     rows.append(_bar("first token", times.first_token / whole, milliseconds_text(times.first_token), "sum"))
     rows.append(_bar("total", times.total / whole, milliseconds_text(times.total), "sum"))
     note = "Stages may overlap; the first token counts from the question, loading included where it was needed."
-    return f'{_bars(rows)}<p class="note">{note}</p>'
+    return _bars(rows) + _notes([note])
 
 
 def _tokens(plan: Plan) -> str:
@@ -172,6 +174,10 @@ def _memory(answer: Answer) -> str:
         rows.append(_bar("GPU peak, measured", answer.peak_gpu_bytes / whole, size_text(answer.peak_gpu_bytes)))
     rows.append(_bar("limit", answer.memory_limit_bytes / whole, size_text(answer.memory_limit_bytes), "sum"))
     return _bars(rows)
+
+
+def _notes(notes: Iterable[str]) -> str:
+    return "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
 
 
 def _rejections(answer: Answer) -> str:

@@ -13,7 +13,16 @@ import typer
 
 import tam_edge.apps.options as opt
 from tam_edge.apps.plan import read_plans
-from tam_edge.apps.render import explain_costs, explain_plan, print_json, print_notes, print_row, print_text, progress
+from tam_edge.apps.render import (
+    explain_costs,
+    explain_plan,
+    not_done,
+    print_json,
+    print_notes,
+    print_row,
+    print_text,
+    progress,
+)
 from tam_edge.apps.report import Entry, report_html
 from tam_edge.apps.thumbnails import thumbnails
 from tam_edge.apps.writing import check_writable, write_whole
@@ -117,6 +126,8 @@ def run(
         check_writable(report, [*video, *([str(plan)] if plan else [])])
     display = Display(as_json, stream, explain, len(questions) > 1, wishes.by_hand)
     with opt.load(model, memory, device, threads) as qa, opt.opened(qa, video, start, end) as clip:
+        if not as_json:
+            print_notes(clip.info.notes)
         answers = [
             _answer(wishes, qa, clip, asked, given, display) for asked, given in zip(questions, plans, strict=True)
         ]
@@ -124,7 +135,9 @@ def run(
             _print_answers(answers)
         if report:
             pairs = zip(questions, answers, strict=True)
-            entries = [Entry(asked, answer, tuple(thumbnails(clip, answer.plan))) for asked, answer in pairs]
+            entries = [
+                Entry(asked, answer, tuple(thumbnails(clip, answer.plan)), clip.info.notes) for asked, answer in pairs
+            ]
             write_whole(report, report_html(entries, video))
 
 
@@ -143,7 +156,7 @@ def _show(question: str, stream: AnswerStream, display: Display) -> Answer:
     if not display.as_json:
         _show_text(question, stream, display)
         known = planned.rejections if display.explain or not display.by_hand else ()
-        print_notes(rejection for rejection in stream.answer.rejections if rejection not in known)
+        print_notes(not_done(rejection for rejection in stream.answer.rejections if rejection not in known))
     elif display.stream:
         _show_events(question, stream)
     else:
