@@ -122,9 +122,10 @@ def test_wheel_answers_a_question_outside_the_repository(fresh_environment, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["train", "export"])
+@pytest.mark.parametrize("command", [("train", "nano"), ("export", "nano", "--run", "run", "--out", "bundle")])
 def test_command_of_a_missing_extra_says_so_in_one_line(fresh_environment, tmp_path, command):
-    run = in_environment(fresh_environment, tmp_path, "tam-edge", command, "nano")
+    run = in_environment(fresh_environment, tmp_path, "tam-edge", *command)
     assert run.returncode == 1
     assert "tam-edge[export]" in run.stderr
-    assert len(run.stderr.strip().splitlines()) == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
