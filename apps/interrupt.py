@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
 
 EXIT_CODE = 130
 """128 + SIGINT, as shells report it."""
@@ -26,21 +20,24 @@ class Interrupt:
     def __init__(self) -> None:
         self.pressed = False
         """True from the first press on, whatever became of the exception it raised."""
+        self._raised = False
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt the first time, so that every stage cleans up; end the process the second time."""
-        if self.pressed:
+        if self._raised:
             os._exit(EXIT_CODE)
-        self.pressed = True
+        self.pressed = self._raised = True
         raise KeyboardInterrupt
 
-    def on_unraisable(self, unraisable: UnraisableHookArgs) -> None:
+    def on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Press again where the exception was swallowed: in a destructor, or a callback of a native library."""
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(unraisable)
             return
-        self.pressed = False
-        threading.Timer(RETRY_SECONDS, _thread.interrupt_main).start()
+        import threading  # here: until the handler is installed every import is a moment without one
+
+        self._raised = False
+        threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The command line: what it prints where, how it ends, and where its commands come from."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from command import call, spawn, start
 from make_clips import steady, write_clip
 from tiny_bundle import TASKS, make_tiny_bundle
 
+from tam_edge.apps.cli import run
 from tam_edge.apps.commands import command_group
+from tam_edge.apps.interrupt import Interrupt
+from tam_edge.apps.render import progress
 from tam_edge.apps.units import harmless
 from tam_edge.runtime import VideoQA
 
@@ -376,10 +381,12 @@ def test_the_commands_of_this_package_are_all_there():
 
 def test_an_ascii_terminal_gets_an_answer_all_the_same(bundle, clip, expected):
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    arguments = ("run", "--model", bundle, "--video", clip, "--ask", PEOPLE, "--ask", "größe?", "--explain", "--json")
-    outcome = spawn(*arguments, env=ascii_only)
+    questions = ("--ask", PEOPLE, "--ask", "größe?", "--explain")
+    outcome = spawn("run", "--model", bundle, "--video", clip, *questions, "--json", "--stream", env=ascii_only)
     assert (outcome.code, outcome.out.isascii(), outcome.err.isascii()) == (0, True, True)
-    assert json.loads(outcome.out)["answers"][0]["answer"] == expected[0].text
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [event["question"] for event in events if event["event"] == "plan"] == [PEOPLE, "größe?"]
+    assert next(event["answer"] for event in events if event["event"] == "answer") == expected[0].text
     assert "gr\\xf6\\xdfe?" in outcome.err
     assert not re.search("llama|ggml|onnx|libav|h264", outcome.err), "native libraries speak only when asked to"
 
@@ -400,6 +407,14 @@ def test_a_reader_that_has_gone_is_no_error(bundle, clip):
         child.stdout.close()
         assert child.stderr.read() == ""
     assert child.returncode == 1
+
+
+def test_a_reader_that_was_never_there_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        outcome = spawn("--version", stdout=nobody)
+    assert (outcome.code, outcome.err) == (1, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -459,3 +474,56 @@ def test_ctrl_c_while_the_answer_is_written(bundle, clip, tmp_path):
     assert events == ["plan", "text", "text"]
     assert (child.returncode, err) == (130, "")
     assert list(tmp_path.iterdir()) == []
+
+
+SWALLOWED = """
+import signal, sys, time
+from tam_edge.apps.interrupt import interruptible
+
+class Swallows:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+with interruptible() as interrupt:
+    try:
+        Swallows()
+        assert interrupt.pressed
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("came again", flush=True)
+        signal.raise_signal(signal.SIGINT)  # a second press, while the first is dealt with
+        print("not reached")
+"""
+
+
+def test_a_swallowed_ctrl_c_comes_again_and_a_second_one_ends_at_once():
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "came again\n", "")
+
+
+def test_whatever_a_library_makes_of_ctrl_c_it_stays_ctrl_c(plugin):
+    plugin(PLUGIN, {"buggy": "buggy"})
+    interrupt = Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.on_signal(signal.SIGINT, None)
+    assert run(["buggy"], interrupt) == 130
+
+
+# ---- terminals
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_is_for_terminals_only(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for error, shown in ((Terminal(), True), (io.StringIO(), False)):
+        with redirect_stderr(error), progress("Looking"):
+            pass
+        assert ("Looking" in error.getvalue()) == shown
+        assert error.getvalue().endswith("\x1b[2K") == shown, "the line is wiped again"
