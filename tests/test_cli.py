@@ -413,7 +413,7 @@ def test_a_reader_that_was_never_there_is_no_error():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as nobody:
-        outcome = spawn("--version", stdout=nobody)
+        outcome = spawn("--version", stdout=nobody, env={"PYTHONUNBUFFERED": ""})
     assert (outcome.code, outcome.err) == (1, "")
 
 
