@@ -21,7 +21,7 @@ def roughen(module: nn.Module, seed: int = 7, gain: float = 1.5) -> None:
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            scale = 1.0 if parameter.ndim < 2 else gain * parameter.flatten(1).shape[1] ** -0.5
+            scale = min(gain, 1.0) if parameter.ndim < 2 else gain * parameter.flatten(1).shape[1] ** -0.5
             scale *= 5.0 if name.endswith(("fc2.weight", "linear_2.weight")) else 1.0  # the two GELUs are close
             parameter.normal_(std=0.005 if "embed" in name else scale)
             if "norm" in name and name.endswith("weight"):

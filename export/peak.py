@@ -1,0 +1,86 @@
+"""Peak memory of one engine, measured in a process of its own: what ran before would hide in the peak.
+
+    python -m tam_edge.export.peak '{"path": ..., "backend": "gguf", "context": 2048}'
+
+The library itself is loaded before the count starts; several engines share it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
+from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
+from tam_edge.runtime.engines.onnx import OnnxEngine
+from tam_edge.runtime.errors import EngineError
+
+Inputs = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Number format and shape of each input of a graph."""
+
+THREADS = 2
+"""Threads the engine runs on; each adds a stack of its own."""
+
+
+def graph_peak_bytes(path: Path, inputs: Inputs) -> int:
+    """Growth of the peak resident set, in bytes, by opening the ONNX graph at `path` and running it once.
+
+    Raises:
+        EngineError: the graph cannot be opened or run.
+    """
+    return _in_a_child({"path": str(path), "backend": "onnx", "inputs": dict(inputs)})
+
+
+def language_peak_bytes(path: Path, context: int) -> int:
+    """Growth of the peak resident set, in bytes, by opening the GGUF at `path` and filling `context` tokens.
+
+    Raises:
+        EngineError: the model cannot be opened or run.
+    """
+    return _in_a_child({"path": str(path), "backend": "gguf", "context": context})
+
+
+def _in_a_child(task: dict[str, Any]) -> int:
+    command = [sys.executable, "-m", "tam_edge.export.peak", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise EngineError(f"{Path(task['path']).name} could not be measured: {last}")
+    return int(done.stdout)
+
+
+def _measure(task: dict[str, Any]) -> int:
+    path = Path(task["path"])
+    if task["backend"] == "onnx":
+        import onnxruntime  # noqa: F401
+
+        values = {name: _values(dtype, shape) for name, (dtype, shape) in task["inputs"].items()}
+        before = resident_bytes()
+        OnnxEngine(path, threads=THREADS, device="cpu").run(values)
+    else:
+        import llama_cpp  # noqa: F401
+
+        before = resident_bytes()
+        engine = LlamaCppEngine(path, threads=THREADS, device="cpu")
+        engine.reserve(task["context"])
+        engine.append_embeddings(_values("float32", (task["context"], engine.embedding_width)).astype(np.float32))
+        engine.logits()
+    return max(0, peak_resident_bytes() - before)
+
+
+def _values(dtype: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        return np.ones(shape, dtype)
+    values: NDArray[np.generic] = np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype)
+    return values
+
+
+if __name__ == "__main__":
+    print(_measure(json.loads(sys.argv[1])))
