@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import EngineError
+from tam_edge.runtime.natives import import_native
 
 if TYPE_CHECKING:
     from tam_edge.runtime.engines import DeviceName
@@ -203,8 +204,7 @@ class LlamaCppEngine:
 def _library() -> Any:
     """Import llama.cpp once and silence it before it prints anything, unless this logger is at DEBUG."""
     with _waiting_asleep():
-        import llama_cpp
-
+        llama_cpp = import_native("llama_cpp")
     if not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
         # Any C function that does nothing will do; one written in Python would swallow a Ctrl-C that arrives in it.
         nothing = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, llama_cpp.llama_log_callback)

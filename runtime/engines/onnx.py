@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import EngineError
+from tam_edge.runtime.natives import import_native
 
 if TYPE_CHECKING:
     from tam_edge.runtime.engines import DeviceName
@@ -26,8 +27,7 @@ class OnnxEngine:
 
         Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
         """
-        import onnxruntime
-
+        onnxruntime = import_native("onnxruntime")
         self._name = path.name
         onnxruntime.set_default_logger_severity(FATAL_ONLY)
         providers = _providers(device, onnxruntime.get_available_providers())
