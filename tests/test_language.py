@@ -214,6 +214,16 @@ def test_a_character_comes_when_its_last_byte_is_there(bundle):
     assert pieces_of(bundle, ids[:4])[0] == ["a"]
 
 
+def test_whole_characters_before_an_unfinished_one_are_kept(bundle):
+    """A token may end in the first byte of a character that never comes."""
+    token = next(
+        i
+        for i in range(300, 360)
+        if language_tokenizer().decode([i]) == "\N{LATIN SMALL LETTER O WITH DIAERESIS}\ufffd"
+    )
+    assert pieces_of(bundle, [70, token])[0][-1] == "\N{LATIN SMALL LETTER O WITH DIAERESIS}"
+
+
 def test_white_space_around_the_answer_is_left_out(bundle):
     pieces, _ = pieces_of(bundle, language_tokenizer().encode("  \n two people  in red \n\n").ids)
     assert "".join(pieces) == "two people  in red"
