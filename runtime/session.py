@@ -82,6 +82,7 @@ class VideoQA:
         admit(limit, least)
         self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
         self._view: View | None = None  # what the language model's visual prefix shows
+        self._stream: AnswerStream | None = None  # the one whose question stands in the language model
 
     @classmethod
     def load(
@@ -153,6 +154,7 @@ class VideoQA:
         """Answer a question piece by piece; `plan` repeats an earlier plan, `frames` and `grid` override its rules.
 
         Plan and question are checked here, before a frame is decoded; the rest happens while the stream is read.
+        One question is answered at a time: asking another one, or closing, ends a stream that is not read to its end.
 
         Raises: QuestionError, UsageError, BundleError, EngineError, MemoryLimitError; VideoError while it is read.
         """
@@ -160,6 +162,8 @@ class VideoQA:
         most = manifest.language.max_output_tokens if max_tokens is None else max_tokens
         options = GenerationOptions(most, temperature, seed)
         question = check_question(question)
+        if plan is not None and (strategy, frames, grid) != (None, None, None):
+            raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
         with clock.stage("load"):
             inductor = self._parts.inductor()
         if plan is None:
@@ -169,53 +173,14 @@ class VideoQA:
         check_plan(plan, video.info, manifest)
         check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
         admit(self.limit, self._footprint.of(plan.grid, video.info))
-        return AnswerStream(plan, self._pieces(video, question, plan, options, clock))
-
-    def ask(
-        self,
-        video: Video,
-        question: str,
-        *,
-        plan: Plan | None = None,
-        strategy: str | None = None,
-        frames: int | None = None,
-        grid: int | None = None,
-        max_tokens: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> Answer:
-        """Answer a question at once; otherwise as `stream`."""
-        with self.stream(
-            video,
-            question,
-            plan=plan,
-            strategy=strategy,
-            frames=frames,
-            grid=grid,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-        ) as stream:
-            for _ in stream:
-                pass
-            return stream.answer
-
-    def close(self) -> None:
-        """Free every engine; closing twice is fine."""
-        self._view = None
-        self._parts.close()
-
-    def __enter__(self) -> VideoQA:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._stop()
+        self._stream = AnswerStream(plan, self._pieces(video, question, plan, options, clock))
+        return self._stream
 
     def _pieces(
         self, video: Video, question: str, plan: Plan, options: GenerationOptions, clock: StageClock
     ) -> Generator[str, None, Answer]:
+        """The stages after the plan, in order; what an earlier question left is not done again."""
         with clock.stage("load"):
             language = self._parts.language()
         view = self._held_view(video, plan, question, options)
@@ -248,6 +213,54 @@ class VideoQA:
             rejections=seen.rejections + self._parts.rejections,
             cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
         )
+
+    def ask(
+        self,
+        video: Video,
+        question: str,
+        *,
+        plan: Plan | None = None,
+        strategy: str | None = None,
+        frames: int | None = None,
+        grid: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Answer a question at once; otherwise as `stream`."""
+        with self.stream(
+            video,
+            question,
+            plan=plan,
+            strategy=strategy,
+            frames=frames,
+            grid=grid,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+        ) as stream:
+            for _ in stream:
+                pass
+            return stream.answer
+
+    def close(self) -> None:
+        """Free every engine; closing twice is fine."""
+        self._stop()
+        self._view = None
+        self._parts.close()
+
+    def __enter__(self) -> VideoQA:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def _held_view(self, video: Video, plan: Plan, question: str, options: GenerationOptions) -> View | None:
         """What an earlier question left in the language model, if it is what this plan looks at and leaves room."""

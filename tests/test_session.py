@@ -18,7 +18,6 @@ from tiny_bundle import CONTEXT, EMBEDDING, MAX_OUTPUT, MAX_VISUAL, WIDTH, make_
 
 from tam_edge.runtime import (
     BundleError,
-    EngineError,
     FramesInMemory,
     MemoryLimitError,
     Plan,
@@ -130,6 +129,12 @@ def test_a_plan_read_back_repeats_the_answer(qa, video, folder, clip):
     answer = qa.ask(video, "how many people?", frames=5)
     plan = Plan.from_json(json.loads(json.dumps(answer.plan.to_json())))
     assert fresh_answer(folder, clip, "how many people?", plan=plan).text == answer.text
+
+
+def test_a_plan_and_other_wishes_contradict_each_other(qa, video):
+    plan = qa.plan(video, "how many people?")
+    with pytest.raises(UsageError, match="leave out"):
+        qa.stream(video, "how many people?", plan=plan, frames=2)
 
 
 def test_a_plan_for_a_longer_clip_is_refused(qa, video, tmp_path):
@@ -373,15 +378,39 @@ with VideoQA.load({str(folder)!r}, threads=1, memory="330MiB") as qa:
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
-def test_a_closed_session_says_so(folder, clip):
+def test_a_closed_session_says_so_and_its_stream_ends(folder, clip):
+    """Without an end the stream would read on in memory that llama.cpp has freed."""
     qa = VideoQA.load(folder, threads=1)
     video = qa.open(clip)
     stream = qa.stream(video, "how many people?")
     next(stream)
     qa.close()
     qa.close()
-    with pytest.raises((UsageError, EngineError)):
+    assert list(stream) == []
+    with pytest.raises(UsageError, match="not complete"):
+        _ = stream.answer
+    with pytest.raises(UsageError, match="closed"):
         qa.ask(video, "how many people?")
+
+
+def test_another_question_ends_a_stream_that_is_not_read_to_its_end(qa, video, folder, clip):
+    """Both would write into the same sequence; read on, the first would continue the second one's answer."""
+    first = qa.stream(video, "how many people?")
+    next(first)
+    second = qa.stream(video, "what does the sign say?")
+    assert list(first) == []
+    assert "".join(second) == fresh_answer(folder, clip, "what does the sign say?").text
+    with pytest.raises(UsageError, match="not complete"):
+        _ = first.answer
+    assert second.answer.text
+
+
+def test_a_question_that_is_refused_does_not_end_the_stream_before_it(qa, video, folder, clip):
+    stream = qa.stream(video, "how many people?")
+    pieces = [next(stream)]
+    with pytest.raises(QuestionError):
+        qa.stream(video, "")
+    assert "".join([*pieces, *stream]) == fresh_answer(folder, clip, "how many people?").text
 
 
 # ---- Ctrl-C
