@@ -44,7 +44,7 @@ fmt: .venv/.all
 	$(BIN)/ruff check --fix .
 
 train-nano: .venv/.all
-	$(BIN)/tam-edge train nano --run runs/nano
+	$(BIN)/tam-edge train nano --run runs/nano --processes $(shell nproc)
 	$(BIN)/tam-edge export nano --run runs/nano --out runs/nano/bundle
 
 clean:

@@ -23,7 +23,6 @@ def nano(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder for checkpoints and logs.")] = Path(
         "runs/nano"
     ),
-    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Write the finished bundle here.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of weights and data.")] = 0,
     queries: Annotated[
         Path | None,
@@ -33,18 +32,15 @@ def nano(
         float,
         typer.Option("--scale", metavar="X", min=0.001, help="Length of every stage, as a multiple of the recipe's."),
     ] = 1.0,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", min=0, help="CPU threads; 0 is one per core.")] = 0,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, help="Processes that share the work of a step.")
+    ] = 1,
 ) -> None:
     """Train the nano model from nothing: Inductor, eye, language model, experts. A stopped run goes on where it was."""
     from tam_edge.models.recipe.stages import train_nano
 
-    minutes = train_nano(run, seed=seed, queries=queries, scale=scale, threads=threads)
+    minutes = train_nano(run, seed=seed, queries=queries, scale=scale, processes=processes)
     print("trained in " + ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items()))
-    if out is not None:
-        from tam_edge.export.bundle import export_bundle
-
-        export_bundle(run, out)
-        print(f"wrote {out}")
 
 
 @evaluate.callback()

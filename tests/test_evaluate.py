@@ -9,6 +9,7 @@ import pytest
 from tiny_bundle import make_tiny_bundle
 
 from tam_edge.apps.cli import run
+from tam_edge.apps.interrupt import Interrupt
 from tam_edge.models.evaluate import Reply, ask_all, scene_seeds, summarise
 from tam_edge.models.recipe.nano import TASKS
 from tam_edge.models.street import Question, make_scene, questions
@@ -57,10 +58,10 @@ def test_command_prints_one_json_value(tmp_path: Path, capsys: pytest.CaptureFix
     bundle = make_tiny_bundle(tmp_path / "bundle")
     replies = tmp_path / "replies.jsonl"
     arguments = ["eval", "synthetic", "--seed", "990000", "--videos", "1", "--model", str(bundle), "--json"]
-    assert run([*arguments, "--replies", str(replies)]) == 0
+    assert run([*arguments, "--replies", str(replies)], Interrupt()) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"schema_version", "accuracy", "majority", "per_task", "per_family", "seed", "videos"} <= set(report)
     lines = [json.loads(line) for line in replies.read_text().splitlines()]
     assert len(lines) == report["questions"] and {"question", "answer", "said", "right"} <= set(lines[0])
-    assert run([*arguments[:3], "7", *arguments[4:]]) == 2
+    assert run([*arguments[:3], "7", *arguments[4:]], Interrupt()) == 2
     assert "900000" in capsys.readouterr().err

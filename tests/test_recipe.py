@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tam_edge.models.recipe.language import answer_loss, right_answers
 from tam_edge.models.recipe.loop import Stage, learning_rate_factor, run_stage
 from tam_edge.models.recipe.nano import ROUTING, TASKS
 from tam_edge.models.recipe.pack import pack, question_ids
+from tam_edge.models.recipe.parallel import my_share, run_in_processes
 from tam_edge.models.recipe.symbols import SCALE, Symbols, view_labels
 from tam_edge.models.recipe.tokenizer import SPECIAL, train_tokenizer
 from tam_edge.models.recipe.views import clip_view, freeze, random_view, still_view
@@ -185,3 +187,45 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
         run_stage(
             Stage("bad", 60, 0.1, 0.1), {"layer": layer}, lambda _: layer(torch.full((1, 2), torch.nan)).sum(), tmp_path
         )
+
+
+def _share_work(run: Path) -> None:
+    """A stage of twelve steps of four pieces each, whoever computes them."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def loss_of_step(step: int) -> Tensor:
+        total = torch.zeros(())
+        for piece in my_share(4):
+            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(10 * step + piece))
+            loss = ((model(x) - x.sum(1, keepdim=True)) ** 2).mean() / 4
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    run_stage(Stage("shared", 12, 0.05, 0.05, warmup_steps=2), {"model": model}, loss_of_step, run)
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    run_in_processes(partial(_share_work, tmp_path / "one"), 1)
+    run_in_processes(partial(_share_work, tmp_path / "two"), 2)
+    one, two = (
+        torch.load(tmp_path / name / "shared.pt", weights_only=True)["modules"]["model"] for name in ("one", "two")
+    )
+    assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
+
+
+def test_hints_are_true() -> None:
+    for seed in range(60):
+        scene = make_scene(seed)
+        view = still_view(scene, 0.5 * scene.duration_seconds, 12)
+        told = {question.text: question.answer for question in view.hints}
+        for person in view.scene.people:
+            assert told[f"{person.colour} person: column"] == str(person.column + 1)
+            assert told[f"{person.row} {person.column + 1}"] == f"{person.colour} person"
+        if view.scene.sign:
+            letters = [told[f"sign: letter {i + 1}"] for i in range(len(view.scene.sign.word))]
+            assert "".join(letters) == view.scene.sign.word
+        timed = {question.text: question.answer for question in clip_view(scene, "more").hints}
+        assert timed["people at 0"] == str(scene.people_at(0.0))
+        assert [timed[f"event {i + 1}"] for i in range(len(scene.events))] == [event.text for event in scene.events]

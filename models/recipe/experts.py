@@ -23,6 +23,7 @@ from tam_edge.models.recipe.joint import ROW_WEIGHTS, load_language, project
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
+from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
 from tam_edge.models.tallva import TallVA
@@ -62,7 +63,7 @@ def tune_experts(
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros((), device=device)
-        for index in range(VIEWS_PER_STEP):
+        for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"experts-{seed}-{step}-{index}")
             view, row = _draw(rng)
             with mixed_precision(device):

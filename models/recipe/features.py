@@ -23,6 +23,7 @@ from tam_edge.models.projector import pool
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.eye import load_eye, roughen
 from tam_edge.models.recipe.nano import ENCODER
+from tam_edge.models.recipe.parallel import my_share, wait_for_all
 from tam_edge.models.recipe.views import GROUPS, View, clip_view, still_view
 from tam_edge.models.street.render import render
 from tam_edge.models.street.world import make_scene
@@ -30,7 +31,7 @@ from tam_edge.models.vision import VisionTransformer
 from tam_edge.runtime.vision import preprocess
 
 SCENES_PER_SHARD = 50
-SHARDS = 36
+SHARDS = 40
 ROWS = (*GROUPS, "still")
 
 
@@ -55,18 +56,18 @@ def encode_view(vision: VisionTransformer, view: View, row: str, device: torch.d
     """Pooled patch features of a view: [N, grid*grid, D] float16 on the CPU."""
     with mixed_precision(device):
         features = vision(view_pixels(view, row).to(device)).features.float()
-    return pool(features, view.grid).half().cpu()
+    return pool(features, view.grid).half().cpu().contiguous()
 
 
-def film(run: Path, config: VisionConfig, *, shards: range = range(SHARDS)) -> None:
-    """Make every missing shard of `shards`."""
+def film(run: Path, config: VisionConfig, *, shards: int = SHARDS) -> None:
+    """Make every missing one of the first `shards` shards; processes take them in turn."""
     device = training_device()
     vision, _ = load_eye(run, config)
     vision.to(device)
     folder = run / "features"
     folder.mkdir(parents=True, exist_ok=True)
     began, made = time.monotonic(), 0
-    for shard in shards:
+    for shard in my_share(shards):
         path = folder / f"{shard:04d}.safetensors"
         if path.exists():
             continue
@@ -75,7 +76,8 @@ def film(run: Path, config: VisionConfig, *, shards: range = range(SHARDS)) -> N
         path.with_suffix(".partial").replace(path)
         made += 1
         minutes = (time.monotonic() - began) / 60
-        print(f"features: shard {shard} of {shards.stop}, {minutes / made:.2f} min each", file=sys.stderr, flush=True)
+        print(f"features: shard {shard} of {shards}, {minutes / made:.2f} min each", file=sys.stderr, flush=True)
+    wait_for_all()
 
 
 def _film_shard(vision: VisionTransformer, shard: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:

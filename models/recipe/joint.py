@@ -20,6 +20,7 @@ from tam_edge.models.recipe.features import ROWS, Store
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
+from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import Symbols, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
@@ -61,12 +62,13 @@ def fit_projectors(
     model = load_language(run, config, tokenizer).to(device)
     symbols, store = Symbols(tokenizer), Store(run)
     words = model.language.embed_tokens.weight.detach().cpu()
+    rows = {row: store.by_row(row) for row in ROWS}
 
     def loss_of_step(step: int) -> Tensor:
-        rng = random.Random(f"projectors-{seed}-{step}")
+        rng = random.Random(f"projectors-{seed}-{step}-{my_share(2).start}")
         total = torch.zeros((), device=device)
-        for row in ROWS:
-            view, pooled = store.load(rng.choice(store.by_row(row)))
+        for row in (ROWS[index] for index in my_share(len(ROWS))):
+            view, pooled = store.load(rng.choice(rows[row]))
             target = symbols.tokens(view_labels(view), view.grid, words).to(device)
             expert = model.projectors.experts[model.projectors.config.grids.index(view.grid)]
             total = total + functional.mse_loss(expert(pooled.to(device)), target)
@@ -93,7 +95,7 @@ def train_jointly(
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros((), device=device)
-        for index in range(VIEWS_PER_STEP):
+        for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"joint-{seed}-{step}-{index}")
             with mixed_precision(device):
                 if rng.random() < SYMBOL_SHARE:

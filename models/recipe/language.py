@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,13 @@ from tam_edge.models.language import LanguageModel
 from tam_edge.models.projector import PositionEmbedding
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import Packed, pack
+from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import Symbols, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.street.questions import Question
 
 VIEWS_PER_STEP = 6
-QUESTIONS_PER_VIEW = 20
-SYMBOLS = Stage("symbols", steps=6000, muon_lr=3e-3, adam_lr=2e-3, warmup_steps=100)
+SYMBOLS = Stage("symbols", steps=1800, muon_lr=1.5e-3, adam_lr=1.5e-3, warmup_steps=30, decay_from=0.6)
 EVALUATION_VIEWS = 60
 FAMILY_WEIGHTS = {
     "mood": 0.3, "mouth": 0.3, "gaze": 0.4, "setting": 0.2, "title": 0.4, "weather": 0.3, "view": 0.4, "is mood": 0.5,
@@ -64,16 +64,35 @@ def _hidden(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
     return hidden[0, len(packed.before) + packed.visual_tokens :]
 
 
-def choose_questions(view: View, rng: random.Random) -> list[Question]:
-    """At most QUESTIONS_PER_VIEW of the view's questions, seldom those of families that are learned at once."""
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a part of the stage teaches with."""
+
+    still: float
+    """Chance that a view is a picture."""
+    small: float
+    """Chance that a view is cut short."""
+    questions: int
+    """Most questions of a view; 0 leaves only hints."""
+    hints: int
+    """Most hints of a view."""
+
+
+def lesson_at(fraction_done: float) -> Lesson:
+    """One hop about pictures first, until colours and places are bound; then sentences; then clips."""
+    if fraction_done < 0.4:
+        return Lesson(still=1.0, small=1.0 - fraction_done, questions=0, hints=16)
+    if fraction_done < 0.6:
+        return Lesson(still=0.75, small=0.6, questions=12, hints=12)
+    return Lesson(still=0.25, small=0.4 if fraction_done < 0.8 else 0.0, questions=14, hints=10)
+
+
+def choose_questions(view: View, rng: random.Random, most: int = 16, hints: int = 4) -> list[Question]:
+    """At most `most` questions of the view, seldom of families that are learned at once, and at most `hints` hints."""
     asked = [question for question in view.asked if rng.random() < FAMILY_WEIGHTS.get(question.family, 1.0)]
     rng.shuffle(asked)
-    return asked[:QUESTIONS_PER_VIEW] or [view.asked[0]]
-
-
-def shares(fraction_done: float) -> tuple[float, float]:
-    """Chance of a picture, and of a view cut short: place and binding before time, short clips before long ones."""
-    return (0.75, 0.9) if fraction_done < 0.55 else (0.5, 0.7) if fraction_done < 0.8 else (0.2, 0.2)
+    chosen = asked[:most] + rng.sample(view.hints, min(hints, len(view.hints)))
+    return chosen or [view.asked[0]]
 
 
 def train_on_symbols(
@@ -92,10 +111,11 @@ def train_on_symbols(
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros(())
-        for index in range(VIEWS_PER_STEP):
+        for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"symbols-{seed}-{step}-{index}")
-            view = random_view(rng, *shares(step / stage.steps))
-            packed = pack(tokenizer, view, choose_questions(view, rng))
+            lesson = lesson_at(step / stage.steps)
+            view = random_view(rng, lesson.still, lesson.small)
+            packed = pack(tokenizer, view, choose_questions(view, rng, lesson.questions, lesson.hints))
             with torch.autocast("cpu", torch.bfloat16):
                 loss = answer_loss(language, packed, visual(view)) / VIEWS_PER_STEP
             loss.backward()  # type: ignore[no-untyped-call]
@@ -123,9 +143,15 @@ def accuracy_by_family(
         tally: dict[str, list[bool]] = {}
         with torch.autocast(language.embed_tokens.weight.device.type, torch.bfloat16):
             for view, visual in views():
-                hits = right_answers(language, pack(tokenizer, view, list(view.asked)), visual)
-                for question, hit in zip(view.asked, hits, strict=True):
-                    tally.setdefault(question.family, []).append(hit)
+                asked = [*view.asked, *view.hints]
+                hits = right_answers(language, pack(tokenizer, view, asked), visual)
+                for question, hit in zip(asked, hits, strict=True):
+                    name = (
+                        question.text.split(":")[-1].strip(" 0123456789") + "*"
+                        if question in view.hints
+                        else question.family
+                    )
+                    tally.setdefault(name, []).append(hit)
         mean = sum(map(sum, tally.values())) / sum(map(len, tally.values()))
         scores = " ".join(f"{family} {sum(hits) / len(hits):.2f}" for family, hits in sorted(tally.items()))
         lines.append(f"{kind} {mean:.3f}: {scores}")

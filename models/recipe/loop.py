@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tam_edge.models.recipe.parallel import is_first, sum_gradients, wait_for_all
+
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 120.0
 
@@ -94,11 +96,12 @@ def run_stage(
         loss = _step(optimizers, modules, loss_of_step, step)
         step += 1
         log.step(step, loss)
-        if evaluate is not None and step % evaluate_every == 0:
+        if evaluate is not None and step % evaluate_every == 0 and is_first():
             log.line(f"step {step}: {evaluate()}")
-        if time.monotonic() - saved > SAVE_EVERY_SECONDS or step == stage.steps:
+        if is_first() and (time.monotonic() - saved > SAVE_EVERY_SECONDS or step == stage.steps):
             _save(run / f"{stage.name}.pt", modules, optimizers, step)
             saved = time.monotonic()
+    wait_for_all()  # the next stage reads what the first process wrote
 
 
 def _set_rates(optimizers: list[Optimizer], base: list[list[float]], factor: float) -> None:
@@ -115,6 +118,7 @@ def _step(
     loss = loss_of_step(step)
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
+    sum_gradients(modules.values())
     for module in modules.values():
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     for optimizer in optimizers:
@@ -149,6 +153,8 @@ class _Log:
         self.loss, self.count = 0.0, 0
 
     def line(self, text: str) -> None:
+        if not is_first():
+            return
         print(text, file=sys.stderr, flush=True)
         with self.path.open("a") as file:
             file.write(text + "\n")

@@ -4,62 +4,85 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
 from tam_edge.models.recipe import experts, eye, features, joint, language
 from tam_edge.models.recipe.inductor import train_inductor
 from tam_edge.models.recipe.loop import Stage
+from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.tokenizer import train_tokenizer
+
+TOKENIZER, FACTS = "tokenizer.json", "training.json"
 
 
 def train_nano(
-    run: Path, *, seed: int = 0, queries: Path | None = None, scale: float = 1.0, threads: int = 0
+    run: Path, *, seed: int = 0, queries: Path | None = None, scale: float = 1.0, processes: int = 1
 ) -> dict[str, float]:
-    """Run every stage that is not finished; returns minutes per stage, which RUN/training.json keeps too."""
-    if threads:
-        torch.set_num_threads(threads)
+    """Run every stage that is not finished; returns minutes per stage, all calls of this run together.
+
+    RUN/training.json keeps them. `scale` multiplies the length of every stage; `processes` share the work of a step,
+    which changes no result but the order of sums.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(run)
-
-    def scaled(stage: Stage) -> Stage:
-        return replace(stage, steps=max(1, round(stage.steps * scale)))
-
-    shards = range(max(1, round(features.SHARDS * scale)))
-    stages: dict[str, Callable[[], object]] = {
-        "inductor": lambda: train_inductor(run / "inductor", queries=queries, seed=seed),
-        "eye": lambda: eye.train_eye(run, NANO.vision, seed=seed, stage=scaled(eye.EYE)),
-        "symbols": lambda: language.train_on_symbols(run, NANO, tokenizer, seed=seed, stage=scaled(language.SYMBOLS)),
-        "features": lambda: features.film(run, NANO.vision, shards=shards),
-        "joint": lambda: joint.train_jointly(run, NANO, tokenizer, seed=seed, stage=scaled(joint.JOINT)),
-        "experts": lambda: experts.tune_experts(run, NANO, tokenizer, seed=seed, stage=scaled(experts.EXPERTS)),
-    }
-    minutes = {name: _timed(work) for name, work in stages.items()}
-    _note(run, minutes, seed, scale)
+    if not (run / TOKENIZER).exists():
+        train_tokenizer().save(str(run / TOKENIZER))
+    train_inductor_once = partial(_inductor, run, seed, queries)
+    for name, work, count in (
+        ("inductor", train_inductor_once, 1),
+        ("eye", partial(_eye, run, seed, scale), processes),
+        ("symbols", partial(_symbols, run, seed, scale), processes),
+        ("features", partial(_features, run, scale), processes),
+        ("joint", partial(_joint, run, seed, scale), processes),
+        ("experts", partial(_experts, run, seed, scale), processes),
+    ):
+        began = time.monotonic()
+        run_in_processes(work, count)
+        _note(run, name, (time.monotonic() - began) / 60, seed, scale)
+    minutes: dict[str, float] = json.loads((run / FACTS).read_text())["minutes"]
     return minutes
 
 
+def _scaled(stage: Stage, scale: float) -> Stage:
+    return replace(stage, steps=max(1, round(stage.steps * scale)))
+
+
 def _tokenizer(run: Path) -> Tokenizer:
-    path = run / "tokenizer.json"
-    if not path.exists():
-        train_tokenizer().save(str(path))
-    return Tokenizer.from_file(str(path))
+    return Tokenizer.from_file(str(run / TOKENIZER))
 
 
-def _timed(work: Callable[[], object]) -> float:
-    began = time.monotonic()
-    work()
-    return (time.monotonic() - began) / 60
+def _inductor(run: Path, seed: int, queries: Path | None) -> None:
+    if not (run / "inductor" / "metrics.json").exists():
+        train_inductor(run / "inductor", queries=queries, seed=seed)
 
 
-def _note(run: Path, minutes: dict[str, float], seed: int, scale: float) -> None:
-    """Add this call's minutes to what earlier calls of the same run took."""
-    path = run / "training.json"
-    before = json.loads(path.read_text())["minutes"] if path.exists() else {}
-    total = {name: round(before.get(name, 0.0) + value, 1) for name, value in minutes.items()}
+def _eye(run: Path, seed: int, scale: float) -> None:
+    eye.train_eye(run, NANO.vision, seed=seed, stage=_scaled(eye.EYE, scale))
+
+
+def _symbols(run: Path, seed: int, scale: float) -> None:
+    language.train_on_symbols(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(language.SYMBOLS, scale))
+
+
+def _features(run: Path, scale: float) -> None:
+    features.film(run, NANO.vision, shards=max(1, round(features.SHARDS * scale)))
+
+
+def _joint(run: Path, seed: int, scale: float) -> None:
+    joint.train_jointly(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(joint.JOINT, scale))
+
+
+def _experts(run: Path, seed: int, scale: float) -> None:
+    experts.tune_experts(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(experts.EXPERTS, scale))
+
+
+def _note(run: Path, name: str, minutes: float, seed: int, scale: float) -> None:
+    """Add a stage's minutes to what earlier calls of the same run took for it."""
+    path = run / FACTS
+    before: dict[str, float] = json.loads(path.read_text())["minutes"] if path.exists() else {}
+    total = before | {name: round(before.get(name, 0.0) + minutes, 1)}
     path.write_text(json.dumps({"seed": seed, "scale": scale, "minutes": total}, indent=2) + "\n")

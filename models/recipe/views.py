@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from tam_edge.models.recipe.grounding import ground_places, ground_times
 from tam_edge.models.recipe.nano import ROUTING, TASKS
 from tam_edge.models.street.questions import Question, questions
 from tam_edge.models.street.video import VIDEO_FPS, frame_count
@@ -35,6 +36,8 @@ class View:
     duration_seconds: float
     """Length of the clip as its container tells it; 0 for a still."""
     asked: tuple[Question, ...]
+    hints: tuple[Question, ...] = ()
+    """One-hop questions about the same frames, for training only."""
 
     @property
     def time_fractions(self) -> tuple[float, ...]:
@@ -59,7 +62,8 @@ def clip_view(scene: Scene, group: Group, budget: int = BUDGET) -> View:
     chosen = route(group, duration, len(candidates), BUDGET, ROUTING)
     frames = max(1, min(chosen.frames, budget // chosen.grid**2))
     asked = tuple(question for question in _ask_often(scene) if _GROUP_OF_TASK[question.task] == group)
-    return View(scene, choose_times(candidates, frames), chosen.grid, duration, asked)
+    hints = tuple(ground_times(scene) if group == "more" else ground_places(scene))
+    return View(scene, choose_times(candidates, frames), chosen.grid, duration, asked, hints)
 
 
 def still_view(scene: Scene, seconds: float, grid: int) -> View:
@@ -70,7 +74,8 @@ def still_view(scene: Scene, seconds: float, grid: int) -> View:
     asked = tuple(
         question for question in _ask_often(still) if question.task in readable and question.family != "development"
     )
-    return View(still, (0.0,), grid, 0.0, asked)
+    hints = tuple(question for question in ground_places(still) if question.task in readable | {5})
+    return View(still, (0.0,), grid, 0.0, asked, hints)
 
 
 def _ask_often(scene: Scene) -> list[Question]:
