@@ -128,6 +128,7 @@ def _compare_graphs(folder: Path, model: TallVA, facts: BundleFacts, first_seed:
         "vision_max_abs_error": seen.max_abs_error,
         "vision_near_tie_share": seen.near_tie_share,
         "vision_frames_apart": seen.frames_apart,
+        "vision_tokens_apart_share": seen.tokens_apart_share,
     }
     with torch.inference_mode():
         features = model.vision(torch.from_numpy(pixels[:CHUNK_FRAMES])).features.numpy()

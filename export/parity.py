@@ -24,9 +24,9 @@ from tam_edge.runtime.errors import TamEdgeError
 FEATURE_TOLERANCE = 1e-3
 """Largest absolute error of patch features and visual tokens in float32."""
 NEAR_TIE = 1e-4
-"""Tokens whose last chosen and first rejected gate logit differ by less may go to either expert."""
+"""A token whose last chosen and first rejected gate logit differ by less may go to either expert."""
 NEAR_TIE_SHARE = 1e-3
-"""Largest share of such tokens."""
+"""Largest share of such choices among all choices, one per token and layer."""
 LOGIT_TOLERANCE = 2e-2
 """Largest absolute error of the language model's logits with weights in float16."""
 
@@ -42,9 +42,11 @@ class VisionParity:
     max_abs_error: float
     """Largest absolute error over the tokens compared."""
     near_tie_share: float
-    """Share of tokens that nearly tie between two experts in some layer, 0 to 1."""
+    """Share of choices of experts, one per token and layer, that nearly tie, 0 to 1."""
     frames_apart: int
     """Frames not compared because rounding sent one of their near ties to the other expert."""
+    tokens_apart_share: float
+    """Share of tokens not compared: those that nearly tie in some layer, and all of the frames apart, 0 to 1."""
 
 
 def compare_vision(encoder: VisionTransformer, engine: Engine, pixels: NDArray[np.float32]) -> VisionParity:
@@ -53,15 +55,21 @@ def compare_vision(encoder: VisionTransformer, engine: Engine, pixels: NDArray[n
     Raises:
         ParityError: the features differ by more than FEATURE_TOLERANCE, or too many tokens nearly tie.
     """
-    expected, margin = _features_and_margin(encoder, torch.from_numpy(pixels))
+    expected, margins = _features_and_margins(encoder, torch.from_numpy(pixels))
     got = engine.run({"pixels": pixels})[0]
     error = np.abs(got - expected.numpy()).max(-1)  # [N, S*S]
-    near = margin.numpy() < NEAR_TIE
+    ties = margins.numpy() < NEAR_TIE  # [layers, N, S*S]
+    near: NDArray[np.bool_] = np.logical_or.reduce(ties, 0)
     apart = (near & ~(error <= FEATURE_TOLERANCE)).any(-1)  # a token sent elsewhere moves its whole frame a little
     compared = error[~apart][~near[~apart]]
-    figures = VisionParity(float(compared.max(initial=0.0)), float(near.mean()), int(apart.sum()))
+    figures = VisionParity(
+        max_abs_error=float(compared.max(initial=0.0)),
+        near_tie_share=float(ties.mean()) if ties.size else 0.0,
+        frames_apart=int(apart.sum()),
+        tokens_apart_share=1 - compared.size / error.size,
+    )
     if figures.near_tie_share > NEAR_TIE_SHARE:
-        raise ParityError(f"{figures.near_tie_share:.2%} of the tokens nearly tie between experts: train the gates on")
+        raise ParityError(f"{figures.near_tie_share:.2%} of the choices of experts nearly tie: train the gates on")
     _require("patch features", figures.max_abs_error, FEATURE_TOLERANCE, compared.size)
     return figures
 
@@ -123,8 +131,8 @@ def _require(what: str, error: float, tolerance: float, compared: int) -> None:
         raise ParityError(f"{what} differ from PyTorch's by {error:.3g}, more than {tolerance:g}: the export is wrong")
 
 
-def _features_and_margin(encoder: VisionTransformer, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N, S*S, D], and for each token [N, S*S] its smallest distance from another choice of experts."""
+def _features_and_margins(encoder: VisionTransformer, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [N, S*S, D], and how far each token is from another choice of experts [layers with a gate, N, S*S]."""
     margins: list[Tensor] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -140,6 +148,4 @@ def _features_and_margin(encoder: VisionTransformer, pixels: Tensor) -> tuple[Te
     finally:
         for hook in hooks:
             hook.remove()
-    if not margins:
-        return features, torch.full(features.shape[:2], torch.inf)
-    return features, torch.stack(margins).amin(0)
+    return features, torch.stack(margins) if margins else torch.empty(0, *features.shape[:2])

@@ -106,7 +106,8 @@ def test_a_near_tie_that_went_elsewhere_is_counted_not_compared(tmp_path: Path) 
         graph_of.blocks[0].mlp.gate.weight[order[2]] += direction * (gap + 2e-5)
     figures = compare_vision(encoder, _engine(vision_graph(graph_of), tmp_path), pixels)
     assert figures.frames_apart == 1
-    assert 0 < figures.near_tie_share <= 1e-3
+    assert figures.near_tie_share == pytest.approx(1 / (3 * 100 * 16))
+    assert figures.tokens_apart_share == pytest.approx(1 / 100)
 
 
 def _first_gate_input(encoder: VisionTransformer, pixels: torch.Tensor) -> torch.Tensor:
