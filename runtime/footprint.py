@@ -11,17 +11,18 @@ from tam_edge.runtime.vision import chunk_frames
 
 LIBRARY_BYTES = {"onnxruntime": 19 * MIB, "av": 16 * MIB, "llama_cpp": 8 * MIB, "tokenizers": 3 * MIB, "PIL": 2 * MIB}
 """Growth of the resident set by importing what runs the stages, measured on Linux x86-64."""
-DECODER_PICTURES = 20
-"""Pictures an H.264 decoder holds: 16 it may refer to, and those its threads work on."""
+REFERENCE_PICTURES = 16
+"""Pictures an H.264 decoder may refer to; beside them each of its threads works on one."""
 PICTURE_BYTES_PER_PIXEL = 1.5  # YUV 4:2:0
 BATCH_BYTES_PER_PIXEL = 3  # RGB
 
 
 class Footprint:
-    """Needs of one bundle in this process, counted from the moment this is made."""
+    """Needs of one bundle in this process from now on, with `threads` for the decoder."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, threads: int) -> None:
         self._manifest = manifest
+        self._pictures = REFERENCE_PICTURES + threads
         self._resident = resident_bytes()
         self._libraries = sum(size for name, size in LIBRARY_BYTES.items() if name not in sys.modules)
 
@@ -40,10 +41,9 @@ class Footprint:
         stages["language"] = max(language.peak_bytes, language.size_bytes)  # every page of the mapped file may count
         growth = {"libraries": self._libraries, **stages}
         if info is not None:
-            growth["frames"] = _frame_bytes(info)
+            growth["frames"] = self._frame_bytes(info)
         return {"process": max(self._resident, peak_resident_bytes() - sum(growth.values())), **growth}
 
-
-def _frame_bytes(info: VideoInfo) -> int:
-    batch = chunk_frames(info) * BATCH_BYTES_PER_PIXEL
-    return int(info.width_px * info.height_px * (batch + DECODER_PICTURES * PICTURE_BYTES_PER_PIXEL))
+    def _frame_bytes(self, info: VideoInfo) -> int:
+        chunk = chunk_frames(info) * BATCH_BYTES_PER_PIXEL
+        return int(info.width_px * info.height_px * (chunk + self._pictures * PICTURE_BYTES_PER_PIXEL))

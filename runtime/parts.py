@@ -26,9 +26,10 @@ class Parts:
     def __init__(self, bundle: Bundle, *, threads: int, device: DeviceName) -> None:
         self.bundle = bundle
         """The bundle they belong to."""
+        self.threads = threads
+        """CPU threads of each engine."""
         self.rejections: tuple[Rejection, ...] = ()
         """Engines that come first in the manifest and do not fit this device."""
-        self._threads = threads
         self._device = device
         self.on_gpu = False
         """Whether any opened engine runs on a GPU."""
@@ -75,7 +76,7 @@ class Parts:
             choice = choose_engine("language.engines", self.bundle.manifest.language.engines)
             self.rejections += choice.rejections
             path = self.bundle.file(choice.spec)
-            engine = open_language_engine(path, choice.spec, self._threads, self._device)
+            engine = open_language_engine(path, choice.spec, self.threads, self._device)
             self._open.callback(engine.close)
             self.on_gpu |= engine.on_gpu
             self._language = LanguageModel(self.bundle, engine, self.tokenizer())
@@ -94,7 +95,7 @@ class Parts:
             self._check_open()
             choice = choose_engine(field, specs)
             self.rejections += choice.rejections
-            engine = open_engine(self.bundle.file(choice.spec), choice.spec, self._threads, self._device)
+            engine = open_engine(self.bundle.file(choice.spec), choice.spec, self.threads, self._device)
             self._open.callback(engine.close)
             self.on_gpu |= engine.on_gpu
             self._engines[field] = engine

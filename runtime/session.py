@@ -77,7 +77,7 @@ class VideoQA:
         self.limit = limit
         """The ceiling on the process's peak resident set."""
         self._parts = parts
-        self._footprint = Footprint(bundle.manifest)
+        self._footprint = Footprint(bundle.manifest, parts.threads)
         least = self._footprint.smallest()
         admit(limit, least)
         self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
@@ -113,7 +113,7 @@ class VideoQA:
 
         Raises: VideoError, UsageError.
         """
-        return open_video(source, start=start, end=end)
+        return open_video(source, start=start, end=end, threads=self._parts.threads)
 
     def classify(self, questions: Sequence[str]) -> list[TaskEstimate]:
         """Task type of each question, in order.

@@ -5,7 +5,9 @@ import sys
 
 import gguf
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from tiny_bundle import EMBEDDING, PATCH_PX, SIDE, TOP, encoder_weights, engine, make_tiny_bundle
 
 from tam_edge.runtime.engines import choose_engine, open_engine, open_language_engine
@@ -105,6 +107,15 @@ def test_onnx_errors_are_one_line_and_name_the_file(folder, tmp_path, capfd):
     eye.close()
     with pytest.raises(EngineError, match="closed"):
         eye.run({"pixels": np.zeros((1, 3, 28, 28), np.float32)})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_onnx_warnings_are_not_printed(folder, tmp_path, capfd):
+    """onnxruntime warns about an initializer that nothing uses."""
+    graph = onnx.load(folder / "encoder.onnx")
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
+    onnx.save(graph, tmp_path / "odd.onnx")
+    open_engine(tmp_path / "odd.onnx", spec(folder, "encoder.onnx"), threads=1).close()
     assert capfd.readouterr() == ("", "")
 
 
