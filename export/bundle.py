@@ -44,8 +44,8 @@ from tam_edge.runtime.vision import CHUNK_FRAMES, preprocess
 INDUCTOR_FOLDER, TRAINING_FILE = "inductor", "training.json"
 COMPARED_FRAMES = 64
 """Frames on which patch features are compared."""
-THREADS = 2
-"""Threads of the engines that are compared."""
+THREADS = 1
+"""Threads of the engines that are compared; more would wait for each other while something else trains."""
 
 Figures = dict[str, float | int | str]
 """Named figures for the manifest."""
