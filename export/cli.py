@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,8 @@ def nano(
     as_json: Annotated[bool, typer.Option("--json", help="Print the parity figures as JSON on stdout.")] = False,
 ) -> None:
     """Export a trained nano model, compare every file with PyTorch and write the bundle."""
+    # PyTorch's and llama.cpp's waiting threads would spin against each other: minutes instead of seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tam_edge.export.bundle import export_bundle
 
     bundle = export_bundle(run, out, questions=questions, progress=lambda what: print(what, file=sys.stderr))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ def nano(
     ] = 1,
 ) -> None:
     """Train the nano model from nothing: Inductor, eye, language model, experts. A stopped run goes on where it was."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from those that work
     from tam_edge.models.recipe.stages import train_nano
 
     minutes = train_nano(run, seed=seed, queries=queries, scale=scale, processes=processes)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Threads that spin while they wait make two suites on one machine take ten times as long; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Timings on a busy two-core machine say nothing about the code; CI draws the same examples every time.
 settings.register_profile("tam-edge", deadline=None, derandomize=bool(os.environ.get("TAM_EDGE_REQUIRE")))
 settings.load_profile("tam-edge")

@@ -25,12 +25,17 @@ from tam_edge.models.recipe.symbols import Symbols, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
-PROJECTORS = Stage("projectors", steps=1200, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
-JOINT = Stage("joint", steps=4000, muon_lr=2e-3, adam_lr=1e-3, warmup_steps=60, decay_from=0.4)
+PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
+JOINT = Stage("joint", steps=2000, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
 VIEWS_PER_STEP = 6
 SYMBOL_SHARE = 0.15  # views of a step that stay symbolic
-ROW_WEIGHTS = {"high": 1.0, "balanced": 1.0, "more": 1.2, "still": 0.4}
+ROW_WEIGHTS = {"high": 1.0, "balanced": 1.0, "more": 1.2, "still": 0.7}
 HELD_OUT_VIEWS = 40  # per row, from the end of the store
+
+
+def hints_at(fraction_done: float) -> int:
+    """Hints of a view: many while places and times are still being learned."""
+    return 10 if fraction_done < 0.5 else 5 if fraction_done < 0.8 else 2
 
 
 def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> TallVA:
@@ -105,7 +110,7 @@ def train_jointly(
                     row = rng.choices(list(ROW_WEIGHTS), weights=list(ROW_WEIGHTS.values()))[0]
                     view, pooled = store.load(rng.choice(taught[row]))
                     visual = project(model, pooled.to(device), view)
-                packed = pack(tokenizer, view, choose_questions(view, rng))
+                packed = pack(tokenizer, view, choose_questions(view, rng, hints=hints_at(step / stage.steps)))
                 loss = answer_loss(model.language, packed, visual) / VIEWS_PER_STEP
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()

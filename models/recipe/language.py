@@ -26,8 +26,16 @@ VIEWS_PER_STEP = 6
 SYMBOLS = Stage("symbols", steps=1800, muon_lr=1.5e-3, adam_lr=1.5e-3, warmup_steps=30, decay_from=0.6)
 EVALUATION_VIEWS = 60
 FAMILY_WEIGHTS = {
-    "mood": 0.3, "mouth": 0.3, "gaze": 0.4, "setting": 0.2, "title": 0.4, "weather": 0.3, "view": 0.4, "is mood": 0.5,
-    "exists": 0.5, "is doing": 0.6, "is safe": 0.6, "is left": 0.7, "order": 0.6,
+    "mood": 0.5,
+    "mouth": 0.5,
+    "gaze": 0.6,
+    "setting": 0.3,
+    "title": 0.6,
+    "weather": 0.5,
+    "exists": 0.6,
+    "is doing": 0.6,
+    "is left": 0.7,
+    "order": 0.6,
 }  # fmt: skip
 
 
