@@ -52,7 +52,7 @@ def test_the_loss_falls_and_the_figures_are_written(trained):
     assert metrics["accuracy"] > 0.3
     assert metrics["street_accuracy"] > 0.5
     assert set(metrics["sure"]) == set(recipe.SURE_QUESTIONS)
-    assert (metrics["seed"], metrics["steps"]) == (0, 140)
+    assert (metrics["seed"], metrics["from_step"], metrics["steps"]) == (0, 0, 140)
     assert {"model.safetensors", "config.json", "tokenizer.json", "metrics.json"} <= {
         path.name for path in run.iterdir()
     }
@@ -73,7 +73,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         recipe.train_inductor(tmp_path / "stopped", stage=stage(12), config=TINY)
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
-    recipe.train_inductor(tmp_path / "stopped", stage=stage(12), config=TINY)
+    report = recipe.train_inductor(tmp_path / "stopped", stage=stage(12), config=TINY)
+    assert report.metrics["from_step"] == 7
     assert len(drawn) == 8 + 12 - 7
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

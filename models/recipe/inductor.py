@@ -102,10 +102,11 @@ def train_inductor(
     run.mkdir(parents=True, exist_ok=True)
     sets = collect(queries, street_groups(range(STREET_SCENES)), held_out_fold=held_out_fold)
     tokenizer = _tokenizer(run / "tokenizer.json", sets, seed, config)
-    average = _train(run, sets, tokenizer, stage, config, seed)
+    average, from_step = _train(run, sets, tokenizer, stage, config, seed)
     average.save_pretrained(run)
     report = measure(average, tokenizer, sets)
-    facts = {"seed": seed, "steps": stage.steps, "held_out_fold": held_out_fold}
+    # The minutes are those of this call: where an earlier one was stopped they cover from_step to steps only.
+    facts = {"seed": seed, "held_out_fold": held_out_fold, "from_step": from_step, "steps": stage.steps}
     report.metrics.update(facts, minutes=round((time.monotonic() - began) / 60, 2))
     (run / "metrics.json").write_text(json.dumps(report.metrics, indent=1) + "\n", encoding="utf-8")
     return report
@@ -162,8 +163,8 @@ def main() -> None:
 
 def _train(
     run: Path, sets: QuestionSets, tokenizer: Tokenizer, stage: Stage, config: InductorConfig, seed: int
-) -> LlamaForSequenceClassification:
-    """The averaged weights after all steps, on the CPU, in evaluation mode."""
+) -> tuple[LlamaForSequenceClassification, int]:
+    """The averaged weights after all steps, on the CPU, in evaluation mode; and the first step this call took."""
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
@@ -171,7 +172,10 @@ def _train(
     average.load_state_dict(model.state_dict())
     average.requires_grad_(requires_grad=False)
 
+    taken: list[int] = []
+
     def loss_of_step(step: int) -> Tensor:
+        taken.append(step)
         _move_average(average, model)
         texts, targets = draw(sets, Mixture(), np.random.default_rng([seed, 0, step]), QUESTIONS_PER_STEP)
         return functional.cross_entropy(_logits(model, tokenizer, texts), torch.from_numpy(targets).to(device))
@@ -180,7 +184,7 @@ def _train(
     trained = build_inductor(config)
     trained.load_state_dict(average.state_dict())
     trained.eval()
-    return trained
+    return trained, min(taken, default=stage.steps)
 
 
 def _logits(model: LlamaForSequenceClassification, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
