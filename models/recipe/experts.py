@@ -70,7 +70,7 @@ def tune_experts(
                 visual, cost = see(view, row)
                 packed = pack(tokenizer, view, choose_questions(view, rng))
                 loss = (answer_loss(model.language, packed, visual) + cost) / VIEWS_PER_STEP
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return total
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,19 +75,21 @@ def frames_of_step(seed: int, step: int, count: int) -> tuple[Tensor, Tensor]:
 
 def roughen(frame: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
     """What lenses, codecs and mounts do to a frame: compression, blur, exposure, a few pixels of shift and zoom."""
+    rough: MatLike = frame
     if rng.random() < 0.4:
         quality = [int(cv2.IMWRITE_JPEG_QUALITY), rng.randrange(20, 80)]
-        frame = cv2.imdecode(cv2.imencode(".jpg", frame, quality)[1], cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(cv2.imencode(".jpg", rough, quality)[1], cv2.IMREAD_COLOR)
+        rough = rough if decoded is None else decoded
     if rng.random() < 0.5:
         side, zoom = frame.shape[0], rng.uniform(0.98, 1.03)
         shift = [(1 - zoom) * side / 2 + rng.uniform(-4, 4) for _ in range(2)]
         matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]], np.float32)
-        frame = cv2.warpAffine(frame, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+        rough = cv2.warpAffine(rough, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
     if rng.random() < 0.25:
-        frame = cv2.GaussianBlur(frame, (3, 3), 0)
+        rough = cv2.GaussianBlur(rough, (3, 3), 0)
     if rng.random() < 0.4:
-        frame = cv2.convertScaleAbs(frame, alpha=rng.uniform(0.85, 1.15), beta=rng.uniform(-10, 10))
-    return frame
+        rough = cv2.convertScaleAbs(rough, alpha=rng.uniform(0.85, 1.15), beta=rng.uniform(-10, 10))
+    return np.asarray(rough, np.uint8)
 
 
 def train_eye(run: Path, config: VisionConfig, *, seed: int = 0, stage: Stage = EYE) -> None:
@@ -103,7 +106,7 @@ def train_eye(run: Path, config: VisionConfig, *, seed: int = 0, stage: Stage = 
             pixels, labels = frames_of_step(seed, PIECES * step + piece, FRAMES_PER_STEP // PIECES)
             with mixed_precision(device):
                 loss = dense_loss(heads(forward(pixels.to(device)).features), labels.to(device)) / PIECES
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return total
 

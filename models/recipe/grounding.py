@@ -10,9 +10,9 @@ import math
 import random
 from collections.abc import Iterator
 
-from tam_edge.models.street.layout import ROAD_COLUMNS, SIGN_X, column_x
+from tam_edge.models.street.layout import SIGN_X, column_x
 from tam_edge.models.street.questions import SIDES, Question
-from tam_edge.models.street.world import COLUMNS, ROWS, Scene, Stay
+from tam_edge.models.street.world import COLUMNS, ROAD_COLUMNS, ROWS, Scene, Stay
 
 FAMILY = "grounding"
 TENTHS = tuple(range(0, 100, 10))  # per cent of the clip at which something is asked

@@ -21,7 +21,7 @@ from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, cho
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.parallel import my_share
-from tam_edge.models.recipe.symbols import Symbols, view_labels
+from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
@@ -53,9 +53,7 @@ def project(model: TallVA, pooled: Tensor, view: View) -> Tensor:
     """Visual tokens [T, d] of features that are already pooled to the view's grid."""
     projectors = model.projectors
     expert = projectors.experts[projectors.config.grids.index(view.grid)]
-    assert projectors.position is not None
-    times = torch.tensor(view.time_fractions, device=pooled.device)
-    return (expert(pooled) + projectors.position(view.grid, times)).flatten(0, 1)
+    return mark_positions(projectors.position, expert(pooled), view)
 
 
 def fit_projectors(
@@ -95,8 +93,7 @@ def train_jointly(
 
     def symbolic(view: View) -> Tensor:
         tokens = symbols.tokens(view_labels(view), view.grid, model.language.embed_tokens.weight)
-        assert model.projectors.position is not None
-        return (tokens + model.projectors.position(view.grid, torch.tensor(view.time_fractions))).flatten(0, 1)
+        return mark_positions(model.projectors.position, tokens, view)
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros((), device=device)
@@ -112,7 +109,7 @@ def train_jointly(
                     visual = project(model, pooled.to(device), view)
                 packed = pack(tokenizer, view, choose_questions(view, rng, hints=hints_at(step / stage.steps)))
                 loss = answer_loss(model.language, packed, visual) / VIEWS_PER_STEP
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return total
 

@@ -15,10 +15,11 @@ from torch.nn import functional
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.projector import PositionEmbedding
+from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
-from tam_edge.models.recipe.symbols import Symbols, view_labels
+from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.street.questions import Question
 
@@ -68,7 +69,7 @@ def _hidden(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
     device, dtype = words.weight.device, words.weight.dtype
     parts = (words(packed.before.to(device)), visual.to(device, dtype), words(packed.text.to(device)))
     mask, positions = packed.mask[None, None].to(device), packed.positions.unsqueeze(0).to(device)
-    hidden = language.hidden_states(torch.cat(parts).unsqueeze(0), mask, positions)
+    hidden: Tensor = language.hidden_states(torch.cat(parts).unsqueeze(0), mask, positions)
     return hidden[0, len(packed.before) + packed.visual_tokens :]
 
 
@@ -111,22 +112,24 @@ def train_on_symbols(
     sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())
     assert config.projector.position is not None
     language, position = LanguageModel(sizes), PositionEmbedding(config.projector.position, sizes.width)
-    symbols = Symbols(tokenizer)
+    device, symbols = training_device(), Symbols(tokenizer)
+    language.to(device)
+    position.to(device)
 
     def visual(view: View) -> Tensor:
         tokens = symbols.tokens(view_labels(view), view.grid, language.embed_tokens.weight)
-        return (tokens + position(view.grid, torch.tensor(view.time_fractions))).flatten(0, 1)
+        return mark_positions(position, tokens, view)
 
     def loss_of_step(step: int) -> Tensor:
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"symbols-{seed}-{step}-{index}")
             lesson = lesson_at(step / stage.steps)
             view = random_view(rng, lesson.still, lesson.small)
             packed = pack(tokenizer, view, choose_questions(view, rng, lesson.questions, lesson.hints))
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision(device):
                 loss = answer_loss(language, packed, visual(view)) / VIEWS_PER_STEP
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return total
 
@@ -149,7 +152,7 @@ def accuracy_by_family(
     lines = []
     for kind, views in kinds.items():
         tally: dict[str, list[bool]] = {}
-        with torch.autocast(language.embed_tokens.weight.device.type, torch.bfloat16):
+        with mixed_precision(language.embed_tokens.weight.device):
             for view, visual in views():
                 asked = [*view.asked, *view.hints]
                 hits = right_answers(language, pack(tokenizer, view, asked), visual)

@@ -117,7 +117,7 @@ def _step(
         optimizer.zero_grad(set_to_none=True)
     loss = loss_of_step(step)
     if loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     sum_gradients(modules.values())
     for module in modules.values():
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)

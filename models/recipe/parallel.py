@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-import torch.multiprocessing
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 
 def run_in_processes(work: Callable[[], None], processes: int) -> None:
@@ -28,7 +28,7 @@ def run_in_processes(work: Callable[[], None], processes: int) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="tam-edge-train-") as folder:
         meeting = Path(folder, "meeting")
-        torch.multiprocessing.spawn(_work, (work, processes, str(meeting)), nprocs=processes)  # type: ignore[no-untyped-call]
+        spawn(_work, (work, processes, str(meeting)), nprocs=processes)
 
 
 def _work(rank: int, work: Callable[[], None], processes: int, meeting: str) -> None:

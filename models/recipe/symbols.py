@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from tam_edge.models.projector import pool
+from tam_edge.models.projector import PositionEmbedding, pool
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import GROUPS, label_frame
 from tam_edge.runtime.tokenizer import encode_plain
@@ -23,6 +23,13 @@ SCALE = 30.0  # at 1 nothing was learned: word embeddings start at a standard de
 def view_labels(view: View) -> Tensor:
     """The labels of every frame of a view: [N, T, groups] int64."""
     return torch.from_numpy(np.stack([label_frame(view.scene, t) for t in view.times]).astype(np.int64))
+
+
+def mark_positions(position: PositionEmbedding | None, tokens: Tensor, view: View) -> Tensor:
+    """Visual tokens [T, d] of a view: its tokens [N, grid*grid, d], each told its place and time."""
+    assert position is not None
+    marked: Tensor = tokens + position(view.grid, torch.tensor(view.time_fractions, device=tokens.device))
+    return marked.flatten(0, 1)
 
 
 class Symbols:
@@ -43,11 +50,12 @@ class Symbols:
 
     def words(self, embedding: Tensor) -> Tensor:
         """One vector per choice of every group: [choices, d]; a word of several tokens is their sum."""
-        return (functional.embedding(self.ids, embedding) * self.weights.unsqueeze(-1)).sum(1)
+        device = embedding.device
+        return (functional.embedding(self.ids.to(device), embedding) * self.weights.unsqueeze(-1).to(device)).sum(1)
 
     def tokens(self, labels: Tensor, grid: int, embedding: Tensor) -> Tensor:
         """Pooled symbolic tokens [N, grid*grid, d] of labels [N, T, groups]."""
-        hot = self.multi_hot(labels)  # [N, T, choices]
+        hot = self.multi_hot(labels).to(embedding.device)  # [N, T, choices]
         return SCALE * pool(hot, grid) @ self.words(embedding)
 
     def multi_hot(self, labels: Tensor) -> Tensor:

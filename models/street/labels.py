@@ -80,7 +80,8 @@ def _mark(labels: NDArray[np.uint8], placed: Placed) -> None:
 def _overlap(low: float, high: float) -> NDArray[np.float64]:
     """Which part of each of GRID cells lies in [low, high]: [GRID] in 0..1."""
     edges = np.arange(GRID)
-    return np.clip(np.minimum(edges + 1, high * GRID) - np.maximum(edges, low * GRID), 0, 1)
+    part: NDArray[np.float64] = np.clip(np.minimum(edges + 1, high * GRID) - np.maximum(edges, low * GRID), 0, 1)
+    return part
 
 
 def _describe(placed: Placed) -> dict[str, str]:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tam_edge.models.street import phrases
-from tam_edge.models.street.layout import ROAD_COLUMNS, SIGN_X, column_x
+from tam_edge.models.street.layout import SIGN_X, column_x
 from tam_edge.models.street.world import (
     ACTIONS,
     ARMS,
     EXPRESSIONS,
     HELD,
+    ROAD_COLUMNS,
     Person,
     Scene,
     Stay,

@@ -33,10 +33,12 @@ def render(scene: Scene, seconds: float, size_px: int = FRAME_PX) -> Image:
     if weather == "foggy":
         cv2.addWeighted(image, 0.62, np.full_like(image, 205), 0.38, 0, dst=image)
     if light == "night":
-        image = cv2.LUT(image, _night_table())
+        cv2.LUT(image, _night_table(), dst=image)
     noise = _noise()[(scene.seed + int(seconds * 30)) % NOISE_TILES]
-    image = cv2.add(image, noise, dtype=cv2.CV_8U)
-    return image if size_px == FRAME_PX else cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    cv2.add(image, noise, dst=image, dtype=cv2.CV_8U)
+    if size_px == FRAME_PX:
+        return image
+    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 @lru_cache(maxsize=64)
