@@ -46,15 +46,10 @@ def open_stream(path: Path, source: str, threads: int) -> tuple[InputContainer, 
     except VideoError:
         container.close()
         raise
-    stream.thread_type = "SLICE" if is_avi(container) else "AUTO"
+    stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return container, stream
-
-
-def is_avi(container: InputContainer) -> bool:
-    """Tell whether frames must be timed by their decoding stamps, as AVI has no others (frame threads shift those)."""
-    return container.format.name == "avi"
 
 
 def _main_stream(container: InputContainer, source: str) -> VideoStream:

@@ -1,7 +1,7 @@
 """Take the frames on screen at rising times out of a video file, by presentation time, never by frame number.
 
 Reading on and seeking give the same frames; seeking only saves decoding what lies between. A place found by seeking
-counts once a key packet and then a decoded frame, both no later than the time asked for, have confirmed it.
+counts once a frame decoded there, from a key packet on, turns out to appear no later than the time asked for.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _ForwardReader:
             return False
         packets = self._packets()
         key = next((packet for packet in packets if packet.is_keyframe), None)
-        if key is None or key.pts is None or key.pts > limit:
+        if key is None or key.pts is None:
             return False
         if key.pts <= position:
             self._unindexed_gap *= 2
@@ -175,7 +175,7 @@ class _ForwardReader:
     def _decoded(self, packets: Iterator[Packet[VideoStream]], earliest: int) -> Iterator[_Timed]:
         """Yield frames in rising order; those before `earliest` lean on what was jumped over and are left out."""
         last, due = earliest - 1, earliest
-        for packet in chain(packets, (None,)):  # None: the decoder gives what it still holds
+        for packet in packets:
             for frame in self._frames_of(packet):
                 stamp = self._clock.stamp(frame)
                 tick = due if stamp is None else stamp
@@ -183,12 +183,12 @@ class _ForwardReader:
                     yield _Timed(tick, frame)
                     last, due = tick, tick + self._clock.lasts(frame)
 
-    def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+    def _frames_of(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
         import av
 
-        if packet is not None and packet.is_corrupt:  # half a packet would decode to half a picture
+        if packet.is_corrupt:  # half a packet would decode to half a picture
             return []
         try:
-            return self._stream.decode(packet)
+            return packet.decode()
         except av.FFmpegError:
             return []

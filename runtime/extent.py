@@ -40,9 +40,8 @@ class Extent:
 
 
 class _End(NamedTuple):
-    tick: int  # presentation time at which the last frame ends
-    last_dts: int
-    packets: int
+    tick: int  # at which the last frame ends
+    packets: int  # read to find it
 
 
 def clip_extent(path: Path, source: str, container: InputContainer, stream: VideoStream, clock: Clock) -> Extent:
@@ -81,16 +80,15 @@ def _tail(container: InputContainer, stream: VideoStream, clock: Clock, stated_e
         else:
             container.seek(stated_end - clock.ticks(_TAIL_SECONDS), stream=stream)
     except av.FFmpegError:
-        return _End(clock.origin_tick, clock.origin_tick, 0)
+        return _End(clock.origin_tick, 0)
     return _end_of(container, stream, clock)
 
 
 def _cut_short(container: InputContainer, stream: VideoStream, clock: Clock, tail: _End, stated_end: int) -> bool:
-    tolerance = clock.ticks(CUT_SECONDS)
-    if container.format.name == ISO_MEDIA:
-        index = stream.index_entries
-        return not tail.packets or tail.last_dts + tolerance < index[len(index) - 1].timestamp
-    return tail.tick + tolerance < stated_end
+    index = stream.index_entries
+    if container.format.name == ISO_MEDIA and len(index):
+        stated_end = index[-1].timestamp  # a decoding time, so a whole clip ends later
+    return not tail.packets or tail.tick + clock.ticks(CUT_SECONDS) < stated_end
 
 
 def _frame_count(container: InputContainer, stream: VideoStream) -> int | None:
@@ -114,16 +112,15 @@ def _counted(path: Path, source: str, clock: Clock, claimed_seconds: float | Non
 
 def _end_of(container: InputContainer, stream: VideoStream, clock: Clock) -> _End:
     """Read all packets from here on; with B-frames the last one read need not be the last one shown."""
-    latest = tick = last_dts = clock.origin_tick
+    latest = tick = clock.origin_tick
     count = 0
     for count, packet in enumerate(_packets(container, stream), start=1):
         start = packet.pts if clock.timed and packet.pts is not None else tick
         if start >= latest:
             latest, tick = start, start + clock.lasts(packet)
-        last_dts = packet.dts if packet.dts is not None else last_dts
         if count == _MOST_PACKETS:
             break
-    return _End(tick, last_dts, count)
+    return _End(tick, count)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

@@ -109,7 +109,7 @@ def _rgb(image: Image) -> NDArray[np.uint8]:
     from PIL import Image as Pillow
 
     if image.mode.startswith("I"):  # 16 bits in 16 or 32; Pillow's own conversion would cut, not scale
-        grey = (np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)
+        grey = np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
         over_white = Pillow.new("RGBA", image.size, "white")

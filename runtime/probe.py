@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import SEEKABLE, is_avi, open_stream
+from tam_edge.runtime.container import SEEKABLE, open_stream
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
 from tam_edge.runtime.upright import Orientation, orientation
@@ -99,11 +99,12 @@ def _average_fps(extent: Extent, stream: VideoStream) -> float | None:
 def _clock(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Clock:
     time_base = first.time_base or stream.time_base or Fraction(1, 25)
     rate = stream.average_rate or stream.guessed_rate or 25
-    stamp = first.dts if is_avi(container) else first.pts
+    from_dts = container.format.name == "avi"
+    stamp = first.dts if from_dts else first.pts
     return Clock(
         time_base=time_base,
         origin_tick=stamp or 0,
         frame_ticks=first.duration or max(1, round(1 / (rate * time_base))),
-        from_dts=is_avi(container),
+        from_dts=from_dts,
         timed=stream.start_time is not None,
     )

@@ -65,9 +65,9 @@ def test_transparency_is_over_white(tmp_path: Path) -> None:
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
-    grey = np.array([[0, 257, 32896, 65535]], np.uint16)
+    grey = np.array([[0, 257, 33096, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    assert pixels_of(tmp_path / "deep.png")[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+    assert pixels_of(tmp_path / "deep.png")[0].tolist() == [[0] * 3, [1] * 3, [129] * 3, [255] * 3]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
