@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rough_models import roughen
 from torch import nn
 
 from tam_edge.models.checkpoint import load_checkpoint, save_checkpoint
@@ -37,17 +38,6 @@ TINY_LANGUAGE = LanguageConfig(
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(7)
-
-
-def _roughen(module: nn.Module) -> None:
-    """Scale weights so that a missing bias, another GELU (large hidden states) or epsilon (small inputs) shows."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            scale = 1.0 if parameter.ndim < 2 else 1.5 * parameter.flatten(1).shape[1] ** -0.5
-            scale = 0.005 if "embed" in name else scale
-            parameter.normal_(std=scale)
-            if "norm" in name and name.endswith("weight"):
-                parameter.add_(1.0)
 
 
 def test_full_size_has_tams_parameter_counts() -> None:
@@ -128,7 +118,7 @@ def test_routing_is_softmax_over_the_top_logits(seed: int, top_k: int) -> None:
 def test_upcycled_layer_equals_its_dense_layer(seed: int, experts: int, images: int) -> None:
     torch.manual_seed(seed)
     dense = MLP(16, 24)
-    _roughen(dense)
+    roughen(dense)
     moe = upcycle(dense, experts, min(2, experts))
     nn.init.normal_(moe.gate.weight)
     x = torch.randn(images, 9, 16)
@@ -137,7 +127,7 @@ def test_upcycled_layer_equals_its_dense_layer(seed: int, experts: int, images: 
 
 def test_mixture_is_the_weighted_sum_of_two_experts() -> None:
     moe = MoEMLP(16, 24, 4, 2)
-    _roughen(moe)
+    roughen(moe)
     x = torch.randn(2, 9, 16)
     weights = routing_weights(x @ moe.gate.weight.T, 2)
     expected = sum(weights[..., e, None] * moe.experts[e](x) for e in range(4))
@@ -189,7 +179,7 @@ def test_losses_average_over_layers() -> None:
 
 def test_upcycled_encoder_equals_its_dense_encoder() -> None:
     dense = VisionTransformer(replace(TINY_VISION, experts=1, post_norm=True))
-    _roughen(dense)
+    roughen(dense)
     sparse = upcycle_vision(dense, replace(TINY_VISION, post_norm=True))
     pixels = torch.randn(2, 3, 58, 58)
     assert dense(pixels).losses.balance == 0
@@ -212,7 +202,7 @@ def test_encoder_equals_transformers_siglip(post_norm: bool) -> None:
             vision_use_head=False,
         )
     ).eval()
-    _roughen(theirs)
+    roughen(theirs)
     ours = VisionTransformer(replace(TINY_VISION, experts=1, post_norm=post_norm))
     renamed = {}
     for key, value in theirs.state_dict().items():
@@ -248,7 +238,7 @@ def test_decoder_equals_transformers_qwen2(tied: bool) -> None:
             tie_word_embeddings=tied,
         )
     ).eval()
-    _roughen(theirs)
+    roughen(theirs)
     ours = LanguageModel(config)
     weights = {key.removeprefix("model."): value for key, value in theirs.state_dict().items()}
     ours.load_state_dict({key: value for key, value in weights.items() if not (tied and key.startswith("lm_head"))})
@@ -262,7 +252,7 @@ def test_decoder_equals_transformers_qwen2(tied: bool) -> None:
 
 def test_questions_share_one_visual_prefix() -> None:
     model = LanguageModel(TINY_LANGUAGE)
-    _roughen(model)
+    roughen(model)
     prefix, first, second = torch.randn(1, 8, 48), torch.randn(1, 4, 48), torch.randn(1, 6, 48)
     mask = torch.ones(18, 18, dtype=torch.bool).tril()
     mask[12:, 8:12] = False  # the second question does not see the first
@@ -275,7 +265,7 @@ def test_questions_share_one_visual_prefix() -> None:
 
 def test_greedy_stops_at_the_stop_token_and_at_the_limit() -> None:
     model = LanguageModel(TINY_LANGUAGE)
-    _roughen(model)
+    roughen(model)
     prompt = torch.randn(1, 5, 48)
     torch.nn.init.normal_(model.embed_tokens.weight)
     free = model.greedy_generate(prompt, 6, stop=-1)
@@ -312,7 +302,7 @@ def test_pooling_to_the_full_grid_changes_nothing() -> None:
 def test_order_of_pooling_and_projecting_matters() -> None:
     base = ProjectorConfig(grids=(4, 3), input_width=8, output_width=12, order="pool-then-project")
     first, second = Projectors(base), Projectors(replace(base, order="project-then-pool"))
-    _roughen(first)
+    roughen(first)
     second.load_state_dict(first.state_dict())
     features = torch.randn(2, 16, 8)
     torch.testing.assert_close(first(features, 4), second(features, 4))
