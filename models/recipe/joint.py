@@ -26,7 +26,7 @@ from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
-JOINT = Stage("joint", steps=2000, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
+JOINT = Stage("joint", steps=1600, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
 VIEWS_PER_STEP = 6
 SYMBOL_SHARE = 0.15  # views of a step that stay symbolic
 ROW_WEIGHTS = {"high": 1.0, "balanced": 1.0, "more": 1.2, "still": 0.7}
