@@ -29,7 +29,8 @@ class Footprint:
     def smallest(self) -> dict[str, int]:
         """Needs in bytes of the least demanding plan, without frames."""
         grids = (rung.grid for rung in self._manifest.routing.ladder)
-        return min((self.of(grid) for grid in grids), key=lambda needs: sum(needs.values()))
+        # Once the process has peaked above all of them, `process` makes every sum the same: compare the rest.
+        return min((self.of(grid) for grid in grids), key=lambda needs: sum(needs.values()) - needs["process"])
 
     def of(self, grid: int | None, info: VideoInfo | None = None) -> dict[str, int]:
         """Needs in bytes of a plan with this grid, and of decoding this video.

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared_stage import share_work
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from tam_edge.models.recipe.language import answer_loss, right_answers
 from tam_edge.models.recipe.loop import Stage, learning_rate_factor, run_stage
 from tam_edge.models.recipe.nano import ROUTING, TASKS
 from tam_edge.models.recipe.pack import pack, question_ids
-from tam_edge.models.recipe.parallel import my_share, run_in_processes
+from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.symbols import SCALE, Symbols, view_labels
 from tam_edge.models.recipe.tokenizer import SPECIAL, train_tokenizer
 from tam_edge.models.recipe.views import clip_view, freeze, random_view, still_view
@@ -189,26 +190,9 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
         )
 
 
-def _share_work(run: Path) -> None:
-    """A stage of twelve steps of four pieces each, whoever computes them."""
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-
-    def loss_of_step(step: int) -> Tensor:
-        total = torch.zeros(())
-        for piece in my_share(4):
-            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(10 * step + piece))
-            loss = ((model(x) - x.sum(1, keepdim=True)) ** 2).mean() / 4
-            loss.backward()
-            total += loss.detach()
-        return total
-
-    run_stage(Stage("shared", 12, 0.05, 0.05, warmup_steps=2), {"model": model}, loss_of_step, run)
-
-
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    run_in_processes(partial(_share_work, tmp_path / "one"), 1)
-    run_in_processes(partial(_share_work, tmp_path / "two"), 2)
+    run_in_processes(partial(share_work, tmp_path / "one"), 1)
+    run_in_processes(partial(share_work, tmp_path / "two"), 2)
     one, two = (
         torch.load(tmp_path / name / "shared.pt", weights_only=True)["modules"]["model"] for name in ("one", "two")
     )
