@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class OnnxEngine:
 
         Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
         """
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would call home, and leave files to do so
         onnxruntime = import_native("onnxruntime")
         self._name = path.name
         onnxruntime.set_default_logger_severity(FATAL_ONLY)
