@@ -18,9 +18,9 @@ from typing import Any
 
 from tam_edge.models.street import Question, make_scene, questions, score
 from tam_edge.models.street.video import write_video
+from tam_edge.models.street.world import FIRST_UNSEEN_SEED
 from tam_edge.runtime import UsageError, VideoQA
 
-FIRST_SEED = 900_000  # seeds below this were trained on
 SCENES_PER_SEED = 1_000_000  # two evaluation seeds never share a scene
 RESAMPLES = 1000  # bootstrap over videos
 CONFIDENCE = 0.95
@@ -44,8 +44,10 @@ def scene_seeds(seed: int, videos: int) -> range:
     Raises:
         UsageError: a seed that training may have seen, or no video.
     """
-    if seed < FIRST_SEED:
-        raise UsageError(f"--seed {seed}: seeds below {FIRST_SEED} are for training, choose {FIRST_SEED} or above")
+    if seed < FIRST_UNSEEN_SEED:
+        raise UsageError(
+            f"--seed {seed}: seeds below {FIRST_UNSEEN_SEED} are for training, choose {FIRST_UNSEEN_SEED} or above"
+        )
     if not 1 <= videos <= SCENES_PER_SEED:
         raise UsageError(f"--videos {videos}: choose 1 to {SCENES_PER_SEED}")
     return range(seed * SCENES_PER_SEED, seed * SCENES_PER_SEED + videos)

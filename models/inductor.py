@@ -13,16 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-TASKS = (
-    "static attributes",
-    "action recognition",
-    "fine-grained attributes",
-    "temporal sequence",
-    "spatial orientation",
-    "summary",
-    "reasoning",
-    "OCR and cross-modal",
-)
+from tam_edge.runtime.routing import TAM_ROUTING
+
+TASKS = tuple(rule.name for rule in TAM_ROUTING.tasks)
 """Task types in index order: label 0 of the head is type 1 of the paper's Table 7."""
 
 

@@ -22,7 +22,7 @@ from tam_edge.models.config import VisionConfig
 from tam_edge.models.projector import pool
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.eye import load_eye, roughen
-from tam_edge.models.recipe.nano import ENCODER
+from tam_edge.models.recipe.nano import ENCODER, ROUTING
 from tam_edge.models.recipe.parallel import my_share, wait_for_all
 from tam_edge.models.recipe.views import GROUPS, View, clip_view, still_view
 from tam_edge.models.street.render import render
@@ -40,7 +40,7 @@ def view_of(seed: int, row: str) -> View:
     scene = make_scene(seed)
     if row == "still":
         moment = random.Random(f"still-{seed}").random() * scene.duration_seconds
-        return still_view(scene, moment, ENCODER.image_px // 14)
+        return still_view(scene, moment, ROUTING.ladder[0].grid)
     group = next(group for group in GROUPS if group == row)
     return clip_view(scene, group)
 

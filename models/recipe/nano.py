@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from tam_edge.models.config import NANO
 from tam_edge.runtime.manifest import EncoderSpec, ImagePreprocessing, PromptTexts
-from tam_edge.runtime.routing import Routing, Rung, TaskRule
+from tam_edge.runtime.routing import TAM_ROUTING, Routing, Rung, TaskRule
 
-TASKS = (
-    "static attributes",
-    "action recognition",
-    "fine-grained attributes",
-    "temporal sequence",
-    "spatial orientation",
-    "summary",
-    "reasoning",
-    "OCR and cross-modal",
-)
+TASKS = tuple(rule.name for rule in TAM_ROUTING.tasks)
 PREPROCESSING = ImagePreprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 ENCODER = EncoderSpec.model_construct(image_px=NANO.vision.image_px, preprocessing=PREPROCESSING)
 
