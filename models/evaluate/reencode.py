@@ -130,9 +130,10 @@ def _changed(picture: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.uint8
         size = (_even(width * encoding.scale), _even(height * encoding.scale))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     if encoding.shape is not None:
-        above = max(0, _even(width / encoding.shape) - height) // 2
-        left = max(0, _even(height * encoding.shape) - width) // 2
-        picture = np.pad(picture, ((above, above), (left, left), (0, 0)))
+        tall = max(0, _even(width / encoding.shape) - height)
+        wide = max(0, _even(height * encoding.shape) - width)
+        above, left = tall // 4 * 2, wide // 4 * 2  # colours are stored for two pixels at once
+        picture = np.pad(picture, ((above, tall - above), (left, wide - left), (0, 0)))
     if encoding.lying:
         picture = np.rot90(picture)  # counterclockwise: the matrix turns it back
     return np.ascontiguousarray(picture)
