@@ -9,7 +9,7 @@ from typing import Any
 from tam_edge.models.evaluate.arms import BASELINE
 from tam_edge.models.evaluate.ask import Reply
 from tam_edge.models.evaluate.intervals import Counts, count, difference
-from tam_edge.models.evaluate.summary import accuracy, looked_at
+from tam_edge.models.evaluate.summary import accuracy, doubt, looked_at
 
 Told = Mapping[str, Sequence[Reply]]
 """Replies of each arm, by its name."""
@@ -42,6 +42,7 @@ def _row(
         "what": what,
         **_measured(name, told, baseline, videos),
         **looked_at(told),
+        **doubt(told, videos),
         "per_task": {
             task_names[task - 1]: _measured(name, _of(told, task), _of(baseline, task), videos) for task in tasks
         },
