@@ -35,14 +35,14 @@ SHARDS = 40
 ROWS = (*GROUPS, "still")
 
 
-def view_of(seed: int, row: str) -> View:
-    """The view that a key of the store names."""
+def view_of(seed: int, row: str, again: int = 0) -> View:
+    """The view that a key of the store names; `again` > 0 words its questions anew."""
     scene = make_scene(seed)
     if row == "still":
         moment = random.Random(f"still-{seed}").random() * scene.duration_seconds
-        return still_view(scene, moment, ROUTING.ladder[0].grid)
+        return still_view(scene, moment, ROUTING.ladder[0].grid, again)
     group = next(group for group in GROUPS if group == row)
-    return clip_view(scene, group)
+    return clip_view(scene, group, again=again)
 
 
 def view_pixels(view: View, row: str) -> Tensor:
@@ -99,7 +99,7 @@ class Store:
         """The keys of one row."""
         return [(index, key) for index, key in self.keys if key.endswith(f"/{row}")]
 
-    def load(self, key: tuple[int, str]) -> tuple[View, Tensor]:
+    def load(self, key: tuple[int, str], again: int = 0) -> tuple[View, Tensor]:
         """A view and its pooled features [N, grid*grid, D] float32."""
         seed, row = key[1].split("/")
-        return view_of(int(seed), row), self._files[key[0]].get_tensor(key[1]).float()
+        return view_of(int(seed), row, again), self._files[key[0]].get_tensor(key[1]).float()

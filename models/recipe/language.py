@@ -21,7 +21,7 @@ from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
 from tam_edge.models.recipe.views import View, random_view
-from tam_edge.models.street.questions import Question
+from tam_edge.models.street.question import Question
 
 VIEWS_PER_STEP = 6
 SYMBOLS = Stage("symbols", steps=1800, muon_lr=1.5e-3, adam_lr=1.5e-3, warmup_steps=30, decay_from=0.6)
@@ -42,18 +42,15 @@ FAMILY_WEIGHTS = {
 
 def answer_loss(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
     """Mean cross-entropy of the answers' tokens; `visual` [T, d]."""
-    hidden = _hidden(language, packed, visual)
-    kept = packed.targets >= 0
-    logits = language.logits(hidden[kept.to(hidden.device)])
-    return functional.cross_entropy(logits.float(), packed.targets[kept].to(hidden.device))
+    logits = language.logits(_answer_states(language, packed, visual))
+    return functional.cross_entropy(logits.float(), packed.targets[packed.targets >= 0].to(logits.device))
 
 
 @torch.no_grad()
 def right_answers(language: LanguageModel, packed: Packed, visual: Tensor) -> list[bool]:
     """Per packed question, whether every answer token is the most likely one (what greedy decoding would say)."""
-    hidden = _hidden(language, packed, visual)
     kept = packed.targets >= 0
-    hits = language.logits(hidden[kept.to(hidden.device)]).argmax(-1).cpu() == packed.targets[kept]
+    hits = language.logits(_answer_states(language, packed, visual)).argmax(-1).cpu() == packed.targets[kept]
     places = torch.nonzero(kept).flatten()
     right, last = [], -2
     for place, hit in zip(places.tolist(), hits.tolist(), strict=True):
@@ -64,13 +61,14 @@ def right_answers(language: LanguageModel, packed: Packed, visual: Tensor) -> li
     return right
 
 
-def _hidden(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
+def _answer_states(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
+    """States [A, d] from which the answers' tokens are read."""
     words = language.embed_tokens
     device, dtype = words.weight.device, words.weight.dtype
     parts = (words(packed.before.to(device)), visual.to(device, dtype), words(packed.text.to(device)))
     mask, positions = packed.mask[None, None].to(device), packed.positions.unsqueeze(0).to(device)
-    hidden: Tensor = language.hidden_states(torch.cat(parts).unsqueeze(0), mask, positions)
-    return hidden[0, len(packed.before) + packed.visual_tokens :]
+    rows = (torch.nonzero(packed.targets >= 0).flatten() + len(packed.before) + packed.visual_tokens).to(device)
+    return language.hidden_states(torch.cat(parts).unsqueeze(0), mask, positions, rows)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def accuracy_by_family(
                 hits = right_answers(language, pack(tokenizer, view, asked), visual)
                 for question, hit in zip(asked, hits, strict=True):
                     name = (
-                        question.text.split(":")[-1].strip(" 0123456789") + "*"
+                        question.text.split(":")[-1].removeprefix("the ").strip(" 0123456789") + "*"
                         if question in view.hints
                         else question.family
                     )
