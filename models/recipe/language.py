@@ -26,18 +26,14 @@ from tam_edge.models.street.question import Question
 VIEWS_PER_STEP = 6
 SYMBOLS = Stage("symbols", steps=1800, muon_lr=1.5e-3, adam_lr=1.5e-3, warmup_steps=30, decay_from=0.6)
 EVALUATION_VIEWS = 60
-FAMILY_WEIGHTS = {
-    "mood": 0.5,
-    "mouth": 0.5,
-    "gaze": 0.6,
-    "setting": 0.3,
-    "title": 0.6,
-    "weather": 0.5,
-    "exists": 0.6,
-    "is doing": 0.6,
-    "is left": 0.7,
-    "order": 0.6,
-}  # fmt: skip
+FAMILY_WEIGHTS = {  # others weigh 1; what is learned at once is asked less, what takes two looks more
+    **dict.fromkeys(("setting", "weather", "mood", "mouth", "title", "view", "gaze"), 0.4),
+    **dict.fromkeys(("doubt mood", "doubt car colour", "doubt dog action", "doubt sign word"), 0.6),
+    **dict.fromkeys(("count", "count at once", "count at the end"), 4.0),
+    **dict.fromkeys(("light changes", "car code"), 1.5),
+    **dict.fromkeys(("first", "last", "after", "before", "order", "who does", "is doing", "exists"), 1.5),
+    **dict.fromkeys(("is left", "neighbour", "why stopped", "advice", "is safe", "development"), 2.0),
+}
 
 
 def answer_loss(language: LanguageModel, packed: Packed, visual: Tensor) -> Tensor:
@@ -95,10 +91,10 @@ def lesson_at(fraction_done: float) -> Lesson:
 
 
 def choose_questions(view: View, rng: random.Random, most: int = 16, hints: int = 4) -> list[Question]:
-    """At most `most` questions of the view, seldom of families that are learned at once, and at most `hints` hints."""
-    asked = [question for question in view.asked if rng.random() < FAMILY_WEIGHTS.get(question.family, 1.0)]
-    rng.shuffle(asked)
-    chosen = asked[:most] + rng.sample(view.hints, min(hints, len(view.hints)))
+    """At most `most` questions of the view, drawn by the weights of their families, and at most `hints` hints."""
+    drawn = [(rng.random() ** (1 / FAMILY_WEIGHTS.get(question.family, 1.0)), question) for question in view.asked]
+    drawn.sort(key=lambda pair: pair[0], reverse=True)  # weighted, without replacement
+    chosen = [question for _, question in drawn[:most]] + rng.sample(view.hints, min(hints, len(view.hints)))
     return chosen or [view.asked[0]]
 
 

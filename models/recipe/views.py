@@ -70,6 +70,13 @@ def clip_view(scene: Scene, group: Group, budget: int = BUDGET, again: int = 0) 
     return View(scene, choose_times(candidates, frames), chosen.grid, duration, asked, hints)
 
 
+def whole_view(scene: Scene, group: Group, again: int = 0) -> View:
+    """What one pipeline for all tasks looks at: the frames of one row, and the questions and hints of every row."""
+    view = clip_view(scene, group, again=again)
+    hints = (*ground_places(scene, again), *ground_times(scene, again))
+    return replace(view, asked=tuple(_ask_often(scene, again)), hints=hints)
+
+
 def still_view(scene: Scene, seconds: float, grid: int, again: int = 0) -> View:
     """One frame as a picture, and what can be asked about a picture."""
     still = freeze(scene, seconds)
