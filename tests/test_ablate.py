@@ -138,13 +138,28 @@ def tokens(modules: Projectors, grid: int) -> np.ndarray:
         return modules(torch.from_numpy(FEATURES), grid, torch.from_numpy(TIMES)).numpy()
 
 
-def test_swapped_projectors_are_the_modules_with_their_experts_reversed(
+def test_finest_and_coarsest_exchange_their_projectors_and_no_others(
     modules: Projectors, paths: dict[int, Path], tmp_path: Path
 ) -> None:
-    reversed_experts = with_experts(modules, [2, 1, 0])
+    assert list(PROJECTOR.grids) == [4, 3, 2]
+    swapped = with_experts(modules, [2, 1, 0])
     for grid, graph in projectors.swapped(paths).items():
         found = run(graph, tmp_path, features=FEATURES, time_fraction=TIMES)
-        np.testing.assert_allclose(found, tokens(reversed_experts, grid), atol=1e-4)
+        np.testing.assert_allclose(found, tokens(swapped, grid), atol=1e-4)
+        assert np.allclose(found, tokens(modules, grid), atol=1e-4) == (grid == 3)
+
+
+def test_of_four_grids_the_middle_ones_keep_their_projectors() -> None:
+    bundle = load_bundle(default_bundle_path())
+    files = {grid: bundle.file(spec.engines[0]) for grid, spec in bundle.manifest.projectors.items()}
+    before, after = (
+        projectors._experts({grid: onnx.load_from_string(graph) for grid, graph in graphs.items()})
+        for graphs in ({grid: path.read_bytes() for grid, path in files.items()}, projectors.swapped(files))
+    )
+    for grid, source in {12: 5, 8: 8, 6: 6, 5: 12}.items():
+        assert len(before[source]) == len(after[grid]) == 4, "two matrices and their biases"
+        for name, weight in before[source].items():
+            np.testing.assert_array_equal(after[grid][name], weight)
 
 
 def test_shuffled_projectors_draw_one_expert_a_frame(
@@ -208,6 +223,15 @@ def test_the_source_is_left_alone(folder: Path, tmp_path: Path) -> None:
 def test_the_instruction_is_gone_and_the_rest_stays(folder: Path, tmp_path: Path) -> None:
     text = load_bundle(derive(INSTRUCTION, load_bundle(folder), tmp_path / "b")).manifest.prompt.after_visual
     assert text == "\n{metadata}\n{question}<|im_end|>\n<|im_start|>assistant"
+
+
+def test_a_prompt_without_an_instruction_is_refused(tmp_path: Path) -> None:
+    def change(manifest: dict) -> None:
+        manifest["prompt"]["after_visual"] = manifest["prompt"]["after_visual"].replace("{instruction}", "")
+
+    bundle = load_bundle(make_tiny_bundle(tmp_path / "bundle", change=change))
+    with pytest.raises(UsageError, match=r"no-instruction: .* has no task instruction"):
+        derive(INSTRUCTION, bundle, tmp_path / "derived")
 
 
 def test_a_graph_for_another_engine_is_refused(tmp_path: Path) -> None:

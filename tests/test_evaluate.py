@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,19 +20,23 @@ from tiny_bundle import LADDER, MAX_VISUAL, make_tiny_bundle
 
 from tam_edge.apps.cli import run
 from tam_edge.apps.interrupt import Interrupt
-from tam_edge.models.evaluate.arms import ABLATIONS, ablations, chosen
+from tam_edge.models.evaluate import films
+from tam_edge.models.evaluate.arms import ABLATIONS, ablations, chosen, others
 from tam_edge.models.evaluate.ask import Reply
 from tam_edge.models.evaluate.films import BATCH_FILMS, batches, scene_seeds
 from tam_edge.models.evaluate.reencode import ENCODINGS
 from tam_edge.models.evaluate.report import ENCODED, Request, evaluate
-from tam_edge.models.evaluate.summary import CANNOT_TELL, summarise
+from tam_edge.models.evaluate.summary import summarise
 from tam_edge.models.evaluate.sweep import budgets
 from tam_edge.models.evaluate.table import lines
 from tam_edge.models.recipe.nano import TASKS
 from tam_edge.models.street import Question, make_scene, questions
+from tam_edge.models.street.doubts import CANNOT_TELL
+from tam_edge.models.street.video import VIDEO_FPS, frame_count
 from tam_edge.models.street.world import FIRST_UNSEEN_SEED
 from tam_edge.runtime import BundleError, UsageError, VideoQA
 from tam_edge.runtime.bundle import load_bundle
+from tam_edge.runtime.routing import route
 
 SEED, VIDEOS = 902882, 2  # 12 and 5 seconds: long enough for plans to differ by task, short enough for a test
 BUDGETS = (8, 40, 160)
@@ -77,10 +83,10 @@ def test_only_one_batch_of_films_lies_on_the_disk(tmp_path: Path) -> None:
     ]
     seeds, numbers = short[: BATCH_FILMS + 1], []
     assert len(seeds) > BATCH_FILMS
-    for films in batches(seeds, tmp_path):
-        assert {film.path for film in films} == set(tmp_path.iterdir())
-        numbers += [film.number for film in films]
-        for film in films:
+    for batch in batches(seeds, tmp_path):
+        assert {film.path for film in batch} == set(tmp_path.iterdir())
+        numbers += [film.number for film in batch]
+        for film in batch:
             assert film.questions == tuple(questions(make_scene(seeds[film.number])))
     assert numbers == list(range(len(seeds)))
     assert list(tmp_path.iterdir()) == []
@@ -143,8 +149,8 @@ def test_the_baseline_says_what_the_runtime_says(
 ) -> None:
     said = {(r.video, r.question): r.said for r in measured[1] if r.arm == "baseline"}
     with VideoQA.load(bundle, threads=1) as qa:
-        for films in batches(scene_seeds(SEED, VIDEOS), tmp_path):
-            for film in films:
+        for batch in batches(scene_seeds(SEED, VIDEOS), tmp_path):
+            for film in batch:
                 video = qa.open(film.path)
                 for question in film.questions:
                     assert qa.ask(video, question.text).text == said[film.number, question]
@@ -156,9 +162,13 @@ def test_arms_look_at_what_they_say(measured: tuple[dict[str, Any], list[Reply]]
         arm: {reply.visual_tokens / reply.frames for reply in replies if reply.arm == arm}
         for arm in {reply.arm for reply in replies}
     }
-    balanced = load_bundle(bundle).manifest.routing.balanced_grid
-    assert grids["fixed"] == {balanced**2}
-    assert grids["fixed-2"] == {4}
+    routing = load_bundle(bundle).manifest.routing
+    for arm, start in (("fixed", routing), ("fixed-2", routing.model_copy(update={"balanced_grid": 2}))):
+        for video, seed in enumerate(scene_seeds(SEED, VIDEOS)):
+            seconds = frame_count(make_scene(seed)) / VIDEO_FPS
+            wanted = route("balanced", seconds, math.ceil(seconds), MAX_VISUAL, start)
+            looked = {(r.frames, r.visual_tokens) for r in replies if (r.arm, r.video) == (arm, video)}
+            assert looked == {(wanted.frames, wanted.frames * wanted.grid**2)}, (arm, video)
     assert len(grids["baseline"]) > 1
     assert grids["dense"] == grids["projector-swap"] == grids["baseline"] <= {grid**2 for grid in LADDER}
     for budget in BUDGETS:
@@ -193,6 +203,8 @@ def test_tables_hold_every_arm_beside_the_baseline(measured: tuple[dict[str, Any
             assert row["counts"] == (low > 0 or high < 0)
         count = len(rows) + 1
         assert len(report[part]["pairs"]) == count * (count - 1) / 2
+    bundles = report["ablations"]["bundles"]
+    assert bundles == ["baseline", "twin", "stranger"]
     twin = next(row for row in report["ablations"]["rows"] if row["arm"] == "twin")
     assert (twin["difference"], twin["counts"]) == (0, False)
     assert [point["budget"] for point in report["curve"]["planned"]] == list(BUDGETS)
@@ -203,6 +215,9 @@ def test_every_arm_is_in_the_text(measured: tuple[dict[str, Any], list[Reply]]) 
     for name in (*ABLATIONS, *ENCODINGS, "twin", *(f"planned {budget}" for budget in BUDGETS)):
         assert f"\n{name} " in text
     assert "every task: up to 17 frames at grid 3" in text
+    assert re.findall(r"^(\S+) than (\S+) ", text, re.MULTILINE) == [
+        ("baseline", "twin"), ("baseline", "stranger"), ("twin", "stranger"),
+    ]  # fmt: skip
 
 
 def test_names_are_checked_before_anything_is_filmed(bundle: Path) -> None:
@@ -211,10 +226,13 @@ def test_names_are_checked_before_anything_is_filmed(bundle: Path) -> None:
     assert ablations(("all",), tiny) == tuple(ABLATIONS)
     assert chosen(("vfr", "half"), ENCODINGS, "--reencode") == ("half", "vfr")
     assert budgets(("all",), tiny)[-1] == MAX_VISUAL and len(budgets(("all",), tiny)) == 8
-    for wrong in ("randomtop2", "fixed-9", "fixed-", ""):
+    for wrong in ("randomtop2", "fixed-9", "fixed-", "fixed-0", "", "lowest-2,"):
         with pytest.raises(UsageError):
             ablations((wrong,), tiny)
-    for wrong in ("3", "many", "-60", "6.5"):
+    for wrong in ("", "vfr,", "vhs"):
+        with pytest.raises(UsageError, match="--reencode"):
+            chosen((wrong,), ENCODINGS, "--reencode")
+    for wrong in ("3", "many", "-60", "6.5", ""):
         with pytest.raises(UsageError, match="from 4 on"):
             budgets((wrong,), tiny)
 
@@ -229,7 +247,54 @@ def test_other_bundles_need_names_of_their_own(bundle: Path, against: str, error
         evaluate(Request(SEED, 1, bundle, against=given))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"strategy": "zoom"}, r"--strategy 'zoom' is unknown to .*bundle: choose one of tam"),
+        ({"memory": "much"}, "no memory size"),
+        ({"reencode": ("vhs",)}, "--reencode 'vhs' is unknown: choose from crf35"),
+        ({"ablate": ("fixed-9",)}, "grid 9 is not on this bundle's ladder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_filmed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(films, "write_video", lambda *_: pytest.fail("filmed"))
+    with pytest.raises(UsageError, match=message):
+        evaluate(Request(SEED, 1, bundle, **wanted))
+
+
+@pytest.mark.parametrize("option", ["--model", "--against"])
+def test_an_empty_folder_is_no_bundle(
+    bundle: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    options = {"--model": str(bundle), option: str(tmp_path / "empty")}
+    arguments = [word for pair in options.items() for word in pair]
+    assert run(["eval", "synthetic", "--seed", str(SEED), "--videos", "1", *arguments], Interrupt()) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "empty" in line and "manifest.json" in line
+
+
+def test_a_folder_with_an_equals_sign_needs_no_name(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a=b"
+    shutil.copytree(bundle, folder)
+    assert [arm.name for arm in others((str(folder), f"c={folder}"), None)] == ["a=b", "c"]
+
+
 # ---- the command
+
+
+@pytest.mark.parametrize("option", ["--figures", "--replies"])
+def test_a_place_that_cannot_be_written_is_refused_at_once(
+    bundle: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(films, "write_video", lambda *_: pytest.fail("filmed"))
+    (tmp_path / "file").touch()
+    arguments = ["eval", "synthetic", "--seed", str(SEED), "--videos", "1", "--model", str(bundle)]
+    assert run([*arguments, option, str(tmp_path / "file" / "x")], Interrupt()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tam-edge eval: cannot write {tmp_path / 'file' / 'x'}")
 
 
 def test_command_prints_one_json_value(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

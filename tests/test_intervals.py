@@ -46,6 +46,13 @@ def test_an_interval_covers_the_truth_19_times_of_20() -> None:
     assert 88 <= covered <= 100
 
 
+def test_a_single_video_says_nothing_about_others() -> None:
+    right, wrong = count([(3, True)] * 9, 5), count([(3, False)] * 9, 5)
+    assert difference(right, wrong) == {"difference": 1.0, "difference_ci95": [1.0, 1.0], "counts": False}
+    right, wrong = right + count([(1, True)], 5), wrong + count([(1, False)], 5)
+    assert difference(right, wrong)["counts"]
+
+
 def test_equal_arms_do_not_differ() -> None:
     counts = count([(video, (video * 7 + k) % 3 > 0) for video in range(30) for k in range(9)], 30)
     assert difference(counts, counts) == {"difference": 0.0, "difference_ci95": [0.0, 0.0], "counts": False}

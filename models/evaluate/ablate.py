@@ -22,8 +22,8 @@ PROJECTORS: dict[str, Callable[[Mapping[int, Path]], dict[int, bytes]]] = {
 INSTRUCTION = "no-instruction"
 
 
-def derive(name: str, source: Bundle, folder: Path) -> Path:
-    """Write the bundle of an ablation into `folder`.
+def derive(name: str, source: Bundle, folder: Path, strategy: str | None = None) -> Path:
+    """Write the bundle of an ablation into `folder`; an encoder that is changed is that of `strategy`.
 
     Raises:
         UsageError: the bundle has not got what shall be taken away.
@@ -31,7 +31,9 @@ def derive(name: str, source: Bundle, folder: Path) -> Path:
     if name == INSTRUCTION:
         return without_instruction(source, folder, name)
     if name in ENCODERS:
-        encoder = source.manifest.encoders[source.manifest.strategies[0].encoders[0]]
+        strategies = source.manifest.strategies
+        used = next((spec for spec in strategies if spec.name == strategy), strategies[0])
+        encoder = source.manifest.encoders[used.encoders[0]]
         engine = graph_engine(encoder.engines, f"--ablate {name}")
         return with_graphs(source, folder, name, {engine.file: ENCODERS[name](source.file(engine))})
     specs = source.manifest.projectors

@@ -5,27 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tam_edge.models.evaluate.pipeline import one_pipeline
 from tam_edge.runtime import UsageError
 from tam_edge.runtime.bundle import Bundle, load_bundle
 from tam_edge.runtime.integrity import forget
 from tam_edge.runtime.plan import Limits
-from tam_edge.runtime.routing import frame_cap
+from tam_edge.runtime.routing import Routing, frame_cap
 
 BASELINE, FIXED, ALL = "baseline", "fixed", "all"
 ABLATIONS = {
-    FIXED: "one grid and number of frames for every task",
+    FIXED: "one pipeline for every task, within the same visual tokens",
     "dense": "no mixture: every layer's experts averaged into one",
     "random-top2": "two experts a token, drawn at random",
     "lowest-2": "the two experts a token's router thinks least of",
-    "projector-swap": "tokens of the finest grid through the coarsest grid's projector, and so on",
+    "projector-swap": "the finest grid's projector and the coarsest grid's exchanged",
     "projector-random": "every frame through the projector of a grid drawn at random",
     "projector-untrained": "projectors drawn at random, never trained",
     "no-instruction": "no task instruction in the prompt",
 }
-"""What each ablation takes away; `fixed-GRID` is `fixed` with a grid of one's choice, and not among `all`."""
+"""What each ablation takes away; `fixed-GRID` is `fixed` from a grid of one's choice on, and not among `all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Arm:
     """Folder of the bundle that is asked."""
     limits: Limits = field(default_factory=Limits)
     """What its plans must stay within."""
+    routing: Routing | None = None
+    """Rules of its plans; None: those of the bundle."""
 
 
 def ablations(wanted: Iterable[str], bundle: Bundle) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ def chosen(wanted: Iterable[str], known: Iterable[str], option: str, also: str =
     order = list(known)
     names = dict.fromkeys(name.strip() for value in wanted for name in value.split(","))
     for name in names:
-        if name not in (*order, ALL) and not re.fullmatch(also, name):
+        if name not in (*order, ALL) and not (also and re.fullmatch(also, name)):
             raise UsageError(f"{option} {name[:40]!r} is unknown: choose from {', '.join(order)} or {ALL}")
     if ALL in names:
         names |= dict.fromkeys(order)
@@ -85,7 +88,9 @@ def ablated(names: Sequence[str], bundle: Bundle, folder: Path, strategy: str | 
         else:
             from tam_edge.models.evaluate.ablate import derive  # needs onnx
 
-            arms.append(Arm(name, ABLATIONS[name], derive(name, bundle, folder / name), Limits(strategy=strategy)))
+            arms.append(
+                Arm(name, ABLATIONS[name], derive(name, bundle, folder / name, strategy), Limits(strategy=strategy))
+            )
     try:
         yield arms
     finally:
@@ -95,26 +100,37 @@ def ablated(names: Sequence[str], bundle: Bundle, folder: Path, strategy: str | 
 
 
 def fixed(name: str, bundle: Bundle, grid: int | None, limits: Limits) -> Arm:
-    """The bundle with one grid for every task, by default that of its balanced row, and the frames the budget holds."""
-    routing = bundle.manifest.routing
-    rung = routing.rung(grid or routing.balanced_grid)
-    room = bundle.manifest.context_visual_tokens
+    """The bundle with one pipeline for every task, from `grid` on, by default that of its balanced row."""
+    routing = one_pipeline(bundle.manifest.routing, grid)
+    rung, room = routing.rung(routing.balanced_grid), bundle.manifest.context_visual_tokens
     budget = room if limits.visual_tokens is None else min(room, limits.visual_tokens)
     what = f"every task: up to {frame_cap(rung, budget, routing)} frames at grid {rung.grid}"
-    return Arm(name, what, bundle.path, replace(limits, grid=rung.grid))
+    return Arm(name, what, bundle.path, limits, routing)
+
+
+def check_strategy(bundle: Bundle, name: str | None) -> None:
+    """Refuse a strategy that the bundle has not got.
+
+    Raises:
+        UsageError: it has not.
+    """
+    names = [strategy.name for strategy in bundle.manifest.strategies]
+    if name is not None and name not in names:
+        raise UsageError(f"--strategy {name[:40]!r} is unknown to {bundle.path}: choose one of {', '.join(names)}")
 
 
 def others(given: Iterable[str], strategy: str | None) -> list[Arm]:
     """An arm for each `NAME=FOLDER` or `FOLDER`.
 
     Raises:
-        UsageError: a name is given twice, or belongs to an ablation.
+        UsageError: a name is given twice or belongs to an ablation, or a bundle has not got the strategy.
         BundleError: a folder holds no bundle.
     """
     arms: dict[str, Arm] = {}
     for value in given:
-        name, _, folder = value.rpartition("=")
-        bundle = load_bundle(folder)
+        name, _, folder = ("", "", value) if Path(value).is_dir() else value.partition("=")
+        bundle = load_bundle(folder or name)
+        check_strategy(bundle, strategy)
         name = name or bundle.path.name
         if name in {BASELINE, *ABLATIONS, *arms}:
             raise UsageError(f"--against {value}: {name!r} is taken, write ANOTHERNAME={folder}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tam_edge.models.evaluate.arms import Arm
 from tam_edge.models.evaluate.films import Film
 from tam_edge.models.street import Question, score
 from tam_edge.runtime import VideoQA
-from tam_edge.runtime.plan import Limits, Plan, make_plan
+from tam_edge.runtime.manifest import Manifest
+from tam_edge.runtime.plan import Plan, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,18 @@ class Reply:
         }  # fmt: skip
 
 
-def ask(qa: VideoQA, film: Film, arms: Mapping[str, Limits], *, path: Path | None = None) -> Iterator[Reply]:
-    """Every question about `film`, under the limits of every arm; `path` is another file of the same film.
+def ask(qa: VideoQA, film: Film, arms: Sequence[Arm], *, path: Path | None = None) -> Iterator[Reply]:
+    """Every question about `film`, under the rules and limits of every arm; `path` is another file of the same film.
 
-    Answers are greedy, so a question whose plans are equal under two limits is asked once; and questions that look at
-    the same are asked in a row, so that each prefills only itself.
+    Answers are greedy, so a question whose plans are equal for two arms is asked once; and questions that look at the
+    same are asked in a row, so that each prefills only itself.
     """
     estimates = qa.classify([question.text for question in film.questions])
     with closing(qa.open(film.path if path is None else path)) as video:
         plans = {
-            (arm, number): make_plan(estimate, video.info, qa.bundle.manifest, limits)
-            for arm, limits in arms.items()
+            (arm.name, number): make_plan(estimate, video.info, manifest, arm.limits)
+            for arm in arms
+            if (manifest := _ruled(qa.bundle.manifest, arm))
             for number, estimate in enumerate(estimates)
         }
         said: dict[tuple[int, Any], str] = {}
@@ -65,6 +68,10 @@ def ask(qa: VideoQA, film: Film, arms: Mapping[str, Limits], *, path: Path | Non
             yield Reply(arm, film.number, question, said[key], plan.task, plan.frames, plan.visual_tokens)
 
 
-def _shown(plan: Plan) -> tuple[str, int, tuple[float, ...]]:
-    """What a plan shows to the language model: all that an answer depends on beside question and task."""
-    return plan.strategy, plan.grid or 0, plan.timestamps_seconds
+def _ruled(manifest: Manifest, arm: Arm) -> Manifest:
+    return manifest if arm.routing is None else manifest.model_copy(update={"routing": arm.routing})
+
+
+def _shown(plan: Plan) -> tuple[str, int, tuple[float, ...], str]:
+    """What a plan shows and says to the language model: all that an answer depends on beside question and task."""
+    return plan.strategy, plan.grid or 0, plan.timestamps_seconds, plan.phrase

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tam_edge.runtime.errors import UsageError
 
 evaluate = typer.Typer(help="Measure how often a bundle answers rightly.", add_completion=False, rich_markup_mode=None)
 
@@ -83,15 +86,32 @@ def synthetic(
 
     if figures is not None:
         from tam_edge.models.evaluate.figures import write_figures  # refuse before the work where it cannot be loaded
+
+        _check_writable(figures / "figures.json")
+    if replies is not None:
+        _check_writable(replies)
     wanted = {"ablate": ablate, "against": against, "budgets": budgets, "reencode": reencode}
     lists = {name: tuple(values or ()) for name, values in wanted.items()}
     request = Request(seed, videos, model, strategy, memory, threads, **lists)
     report, said = evaluate(request, _show)
     if replies is not None:
+        replies.parent.mkdir(parents=True, exist_ok=True)
         replies.write_text("".join(json.dumps(reply.line(), ensure_ascii=False) + "\n" for reply in said), "utf-8")
     if figures is not None:
         write_figures(report, figures)
     print(json.dumps(report) if as_json else "\n".join(lines(report)))
+
+
+def _check_writable(path: Path) -> None:
+    """Hours of work must not end at a folder that is not there.
+
+    Raises:
+        UsageError: the file, or a folder above it, cannot be written.
+    """
+    place = next(above for above in (path.absolute(), *path.absolute().parents) if above.exists())
+    fits = place.is_file() if place == path.absolute() else place.is_dir()
+    if not fits or not os.access(place, os.W_OK):
+        raise UsageError(f"cannot write {path}: {place} is in the way or may not be written to; name another place")
 
 
 def _show(count: int, total: int, who: str) -> None:

@@ -16,16 +16,13 @@ Told = Mapping[str, Sequence[Reply]]
 
 
 def compare(told: Told, what: Mapping[str, str], task_names: Sequence[str], videos: int) -> dict[str, Any]:
-    """A row for each arm, the baseline first, with its difference to that; then every two arms among themselves.
+    """A row for each arm with its difference to the baseline; then every two arms among themselves.
 
     `what` says what is different about each arm, and in which order they come.
     """
-    baseline = told[BASELINE]
-    rows = [_row(BASELINE, "as it is", baseline, baseline, task_names, videos)]
-    rows += [_row(name, words, told[name], baseline, task_names, videos) for name, words in what.items()]
-    counts = {name: _counts(told[name], videos) for name in (BASELINE, *what)}
+    counts = {name: _counts(told[name], videos) for name in what}
     return {
-        "rows": rows,
+        "rows": [_row(name, words, told[name], told[BASELINE], task_names, videos) for name, words in what.items()],
         "pairs": [
             {"arm": first, "than": second, **difference(counts[first], counts[second])}
             for first, second in combinations(counts, 2)

@@ -25,9 +25,9 @@ def graph_engine(engines: tuple[EngineSpec, ...], needed_by: str) -> EngineSpec:
         UsageError: there is none.
     """
     for engine in engines:
-        if engine.backend == "onnx":
+        if (engine.backend, engine.precision) == ("onnx", "fp32"):
             return engine
-    raise UsageError(f"{needed_by} needs an ONNX graph, this bundle has {engines[0].file}")
+    raise UsageError(f"{needed_by} needs an ONNX graph in fp32, this bundle has {engines[0].file}")
 
 
 def with_graphs(source: Bundle, folder: Path, name: str, graphs: Graphs) -> Path:
@@ -49,9 +49,15 @@ def with_graphs(source: Bundle, folder: Path, name: str, graphs: Graphs) -> Path
 
 
 def without_instruction(source: Bundle, folder: Path, name: str) -> Path:
-    """Write the bundle with the task instruction, and the space before it, cut out of its prompt."""
+    """Write the bundle with the task instruction, and the space before it, cut out of its prompt.
+
+    Raises:
+        UsageError: there is none in its prompt.
+    """
     prompt = source.manifest.prompt
-    text = re.sub(r"\s?\{instruction\}", "", prompt.after_visual)
+    text, found = re.subn(r"\s?\{instruction\}", "", prompt.after_visual)
+    if not found:
+        raise UsageError(f"--ablate {name}: the prompt of this bundle has no task instruction")
     changed = prompt.model_copy(update={"after_visual": text})
     return _write(source, folder, source.manifest.model_copy(update={"prompt": changed}), name)
 

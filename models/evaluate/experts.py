@@ -91,7 +91,7 @@ def _mixtures(model: onnx.ModelProto, path: Path) -> list[tuple[int, NodeProto]]
     """Every mixture and its place among the nodes."""
     found = [(index, node) for index, node in enumerate(model.graph.node) if node.op_type == "MoE"]
     if not found:
-        raise UsageError(f"{path.name} has no mixture of experts that could be rerouted")
+        raise UsageError(f"{path.name} has no mixture of experts: leave dense, random-top2 and lowest-2 out")
     return found
 
 

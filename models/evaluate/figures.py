@@ -44,7 +44,7 @@ def _differences(rows: Sequence[dict[str, Any]], title: str, about: str) -> Figu
     for place, row in enumerate(arms):
         middle, (low, high) = row["difference"], row["difference_ci95"]
         colour = COUNTS_COLOUR if row["counts"] else OTHER_COLOUR
-        reach = [[100 * (middle - low)], [100 * (high - middle)]]
+        reach = [[100 * max(0.0, middle - low)], [100 * max(0.0, high - middle)]]
         axes.errorbar([100 * middle], [place], xerr=reach, fmt="o", color=colour, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(arms)), [f"{row['arm']} ({row['accuracy']:.1%})" for row in arms])
@@ -58,7 +58,7 @@ def _differences(rows: Sequence[dict[str, Any]], title: str, about: str) -> Figu
 def _curve(curve: dict[str, Any], about: str) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    lines = (("planned", "planned by task"), ("fixed", f"grid {curve['fixed_grid']} for every task"))
+    lines = (("planned", "planned by task"), ("fixed", "one pipeline for every task"))
     for line, label in lines:
         points = curve[line]
         tokens = [point["mean_visual_tokens"] for point in points]

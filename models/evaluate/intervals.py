@@ -39,7 +39,8 @@ def share(counts: Counts) -> dict[str, Any]:
 def difference(counts: Counts, other: Counts) -> dict[str, Any]:
     """How much larger the share of `counts` is than that of `other`, on the same videos and questions.
 
-    Paired: each resample draws the same videos for both. It counts where its interval excludes 0.
+    Paired: each resample draws the same videos for both. It counts where its interval excludes 0, and more than one
+    video was asked about: a single one says nothing about others.
     """
     pairs = np.concatenate([counts, other], axis=1)
     hits, chances, other_hits, other_chances = pairs.sum(0)
@@ -51,7 +52,7 @@ def difference(counts: Counts, other: Counts) -> dict[str, Any]:
     return {
         "difference": round(hits / chances - other_hits / other_chances, 4),
         "difference_ci95": [round(float(low), 4), round(float(high), 4)],
-        "counts": bool(low > 0 or high < 0),
+        "counts": bool((low > 0 or high < 0) and np.count_nonzero(pairs[:, (1, 3)].all(1)) > 1),
     }
 
 

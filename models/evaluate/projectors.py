@@ -20,15 +20,15 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def swapped(paths: Mapping[int, Path]) -> dict[int, bytes]:
-    """Graphs by grid, the finest with the expert of the coarsest and so on inwards; a middle grid keeps its own.
+    """Graphs by grid, the finest with the expert of the coarsest and the other way round; the others keep their own.
 
     Raises:
         UsageError: the graphs have no expert that could be exchanged.
     """
     models = {grid: onnx.load(path) for grid, path in paths.items()}
     experts = _experts(models)
-    grids = sorted(models)
-    for grid, other in zip(grids, reversed(grids), strict=True):
+    finest, coarsest = max(models), min(models)
+    for grid, other in ((finest, coarsest), (coarsest, finest)):
         _store(models[grid].graph, experts[other])
     return {grid: model.SerializeToString() for grid, model in models.items()}
 
@@ -99,7 +99,10 @@ def _experts(models: Mapping[int, onnx.ModelProto]) -> dict[int, Weights]:
         and any(not np.array_equal(other[name], weight) for other in others)
     ]
     if not names:
-        raise UsageError("the projectors of this bundle have no experts that could be exchanged")
+        raise UsageError(
+            "the projectors of this bundle have no experts to exchange: leave projector-swap, projector-random and "
+            "projector-untrained out"
+        )
     return {grid: {name: weights[name] for name in names} for grid, weights in found.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,11 +61,7 @@ ENCODINGS: dict[str, Encoding] = {
 
 
 def reencode(source: Path, target: Path, encoding: Encoding) -> None:
-    """Write the film in `source` to `target`, an MP4, in another way; what happens when stays as it was.
-
-    Raises:
-        UsageError: PyAV is too old to write a display matrix.
-    """
+    """Write the film in `source` to `target`, an MP4, in another way; what happens when stays as it was."""
     with closing(open_video(source)) as video:
         end = round(video.info.duration_seconds / TICK)
     with av.open(str(source)) as film, av.open(str(target), "w") as container:
@@ -74,7 +70,7 @@ def reencode(source: Path, target: Path, encoding: Encoding) -> None:
         stream = container.add_stream("libx264", rate=shot.average_rate, options=options)
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", TICK
         if encoding.lying:
-            _turn(stream)
+            stream.set_display_matrix(list(QUARTER_TURN))
         shown = ((round(float(frame.time or 0) / TICK), frame) for frame in film.decode(shot))
         for index, (appears, frame) in enumerate(_chosen(shown, encoding, end)):
             picture = _changed(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False), encoding)
@@ -86,10 +82,14 @@ def reencode(source: Path, target: Path, encoding: Encoding) -> None:
         container.mux(stream.encode())
 
 
-def _turn(stream: VideoStream) -> None:
-    if not hasattr(stream, "set_display_matrix"):
+def check_encodings(names: Iterable[str]) -> None:
+    """Refuse what the installed PyAV cannot write.
+
+    Raises:
+        UsageError: it is too old to write a display matrix.
+    """
+    if any(ENCODINGS[name].lying for name in names) and not hasattr(VideoStream, "set_display_matrix"):
         raise UsageError("--reencode rotated needs PyAV 18 or later: pip install -U av")
-    stream.set_display_matrix(list(QUARTER_TURN))
 
 
 def _chosen(shown: Iterator[Shown], encoding: Encoding, end: int) -> Iterator[Shown]:

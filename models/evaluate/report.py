@@ -6,18 +6,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tam_edge.models.evaluate.arms import BASELINE, Arm, ablated, ablations, chosen, others
+from tam_edge.models.evaluate.arms import BASELINE, Arm, ablated, ablations, check_strategy, chosen, others
 from tam_edge.models.evaluate.ask import Reply, ask
 from tam_edge.models.evaluate.comparison import Told, compare
 from tam_edge.models.evaluate.films import Film, batches, scene_seeds
-from tam_edge.models.evaluate.reencode import ENCODINGS, reencode
+from tam_edge.models.evaluate.reencode import ENCODINGS, check_encodings, reencode
 from tam_edge.models.evaluate.summary import summarise
 from tam_edge.models.evaluate.sweep import budgets, curve, swept
 from tam_edge.runtime import VideoQA
+from tam_edge.runtime.budget import parse_size
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.plan import Limits
 
@@ -66,17 +67,23 @@ def evaluate(request: Request, done: Done = lambda count, total, who: None) -> t
     """
     began = time.monotonic()
     seeds = scene_seeds(request.seed, request.videos)
+    if request.memory is not None:
+        parse_size(request.memory)  # refuse what no arm could be asked with before anything is filmed
     bundle = load_bundle(request.bundle or default_bundle_path())
+    check_strategy(bundle, request.strategy)
     encodings = chosen(request.reencode, ENCODINGS, "--reencode")
+    check_encodings(encodings)
     points, names = budgets(request.budgets, bundle), ablations(request.ablate, bundle)
     rivals = others(request.against, request.strategy)
-    baseline = Arm(BASELINE, "as it is", bundle.path, Limits(strategy=request.strategy))
+    baseline = Arm(BASELINE, f"bundle {bundle.manifest.name}", bundle.path, Limits(strategy=request.strategy))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tam-edge-eval-")))
         taken = stack.enter_context(ablated(names, bundle, folder / "bundles", request.strategy))
         arms = [baseline, *taken, *rivals, *swept(points, bundle, request.strategy)]
         told = _ask_all(arms, encodings, seeds, folder, request, done)
-    report = _report(request, bundle, told, [*taken, *rivals], encodings, points)
+    report = _report(request, bundle, told, [baseline, *taken, *rivals], encodings, points)
+    if rivals:
+        report["ablations"]["bundles"] = [BASELINE, *(arm.name for arm in rivals)]
     report["minutes"] = round((time.monotonic() - began) / 60, 2)
     return report, [reply for replies in told.values() for reply in replies]
 
@@ -108,11 +115,11 @@ def _ask_all(
 
 
 def _about(film: Film, qa: VideoQA, arms: Sequence[Arm], encodings: Sequence[str]) -> Iterator[Reply]:
-    yield from ask(qa, film, {arm.name: arm.limits for arm in arms})
+    yield from ask(qa, film, arms)
     for name in encodings:
         again = film.path.with_stem(f"{film.path.stem}-{name}")
         reencode(film.path, again, ENCODINGS[name])
-        yield from ask(qa, film, {f"{ENCODED}{name}": arms[0].limits}, path=again)
+        yield from ask(qa, film, [replace(arms[0], name=f"{ENCODED}{name}")], path=again)
         again.unlink()
 
 
@@ -129,11 +136,12 @@ def _report(
         "strategy": request.strategy or manifest.strategies[0].name,
         **summarise(told[BASELINE], tasks, videos),
     }
-    if arms:
+    if len(arms) > 1:
         report["ablations"] = compare(told, {arm.name: arm.what for arm in arms}, tasks, videos)
     if encodings:
         again = {BASELINE: told[BASELINE], **{name: told[f"{ENCODED}{name}"] for name in encodings}}
-        report["encodings"] = compare(again, {name: ENCODINGS[name].what for name in encodings}, tasks, videos)
+        what = {BASELINE: "as filmed", **{name: ENCODINGS[name].what for name in encodings}}
+        report["encodings"] = compare(again, what, tasks, videos)
     if points:
         report["curve"] = curve(points, told, manifest.routing.balanced_grid, videos)
     return report

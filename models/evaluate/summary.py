@@ -9,10 +9,8 @@ from typing import Any
 
 from tam_edge.models.evaluate.ask import Reply
 from tam_edge.models.evaluate.intervals import count, share
+from tam_edge.models.street.doubts import CANNOT_TELL
 from tam_edge.models.street.score import score
-
-CANNOT_TELL = "I can't tell"
-"""What is right to say about a thing that the video does not show."""
 
 
 def summarise(replies: Sequence[Reply], task_names: Sequence[str], videos: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tam_edge.models.evaluate.summary import CANNOT_TELL
+from tam_edge.models.street.doubts import CANNOT_TELL
 
 SPAN = 15
 COUNTS_MARK = "*"
@@ -19,6 +19,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         if part in report:
             yield ""
             yield from _arms(report[part]["rows"], title)
+            yield from _pairs(report[part])
     if "curve" in report:
         yield ""
         yield from _curve(report["curve"])
@@ -51,11 +52,24 @@ def _arms(rows: list[dict[str, Any]], title: str) -> Iterator[str]:
         yield f"{row['arm']:<{width}} {_accuracy(row)} {_difference(row)} {tokens}  {row['what']}"
 
 
+def _pairs(compared: dict[str, Any]) -> Iterator[str]:
+    """Every two bundles among themselves; of two, the table above has said it."""
+    bundles = compared.get("bundles", ())
+    pairs = [pair for pair in compared["pairs"] if {pair["arm"], pair["than"]} <= set(bundles)]
+    if len(pairs) < 2:
+        return
+    width = max(len(f"{pair['arm']} than {pair['than']}") for pair in pairs)
+    yield ""
+    yield f"{'better is':<{width}} {_HEAD}"
+    for pair in pairs:
+        yield f"{pair['arm'] + ' than ' + pair['than']:<{width}} {_difference(pair)}"
+
+
 def _curve(curve: dict[str, Any]) -> Iterator[str]:
     rows = []
     for planned, fixed, better in zip(curve["planned"], curve["fixed"], curve["planned_against_fixed"], strict=True):
         rows.append({**planned, **better, "arm": f"planned {planned['budget']}", "what": "against the line below"})
-        rows.append({**fixed, "arm": f"fixed {fixed['budget']}", "what": f"every task at grid {curve['fixed_grid']}"})
+        rows.append({**fixed, "arm": f"fixed {fixed['budget']}", "what": "one pipeline for every task"})
     yield from _arms(rows, "budget")
 
 
