@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,10 +13,11 @@ from tam_edge.models.config import NANO
 from tam_edge.models.recipe import experts, eye, features, joint, language
 from tam_edge.models.recipe.inductor import train_inductor
 from tam_edge.models.recipe.loop import Stage
+from tam_edge.models.recipe.minutes import note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 
-TOKENIZER, FACTS = "tokenizer.json", "training.json"
+TOKENIZER = "tokenizer.json"
 
 
 def train_nano(
@@ -42,8 +42,7 @@ def train_nano(
     ):
         began = time.monotonic()
         run_in_processes(work, count)
-        _note(run, name, (time.monotonic() - began) / 60, seed, scale)
-    minutes: dict[str, float] = json.loads((run / FACTS).read_text())["minutes"]
+        minutes = note_minutes(run, name, (time.monotonic() - began) / 60, {"seed": seed, "scale": scale})
     return minutes
 
 
@@ -78,11 +77,3 @@ def _joint(run: Path, seed: int, scale: float) -> None:
 
 def _experts(run: Path, seed: int, scale: float) -> None:
     experts.tune_experts(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(experts.EXPERTS, scale))
-
-
-def _note(run: Path, name: str, minutes: float, seed: int, scale: float) -> None:
-    """Add a stage's minutes to what earlier calls of the same run took for it."""
-    path = run / FACTS
-    before: dict[str, float] = json.loads(path.read_text())["minutes"] if path.exists() else {}
-    total = before | {name: round(before.get(name, 0.0) + minutes, 1)}
-    path.write_text(json.dumps({"seed": seed, "scale": scale, "minutes": total}, indent=2) + "\n")

@@ -7,7 +7,10 @@ other, so a stopped study goes on where it was and an arm is exported like a mod
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,7 @@ from tam_edge.models.recipe.experts import EXPERTS, tune_experts
 from tam_edge.models.recipe.features import FIXED
 from tam_edge.models.recipe.joint import JOINT, ROW_WEIGHTS, Lesson, train_jointly
 from tam_edge.models.recipe.loop import Stage
+from tam_edge.models.recipe.minutes import FACTS, note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.runtime.errors import UsageError
 
@@ -29,8 +33,11 @@ PLANS: dict[str, dict[str, float]] = {
 """Which rows of views each plan's models are trained on."""
 LANGUAGE = replace(JOINT, steps=1500, decay_from=0.4)
 LAST = replace(EXPERTS, steps=200)
+STEPS = LANGUAGE.steps
 SHARED = ("eye.pt", "symbols.pt", "projectors.pt", "tokenizer.json")
 """What every arm starts from."""
+BEGUN = "study.json"
+"""Seed and steps a study was begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +58,46 @@ class Arm:
 ARMS = tuple(Arm(plan, experts) for plan in PLANS for experts in (1, NANO.vision.experts))
 
 
-def train_arms(run: Path, study: Path, *, seed: int = 0, scale: float = 1.0, processes: int = 1) -> list[Path]:
-    """Train what is not finished yet, and return the folders of the four arms.
+def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, processes: int = 1) -> dict[str, Path]:
+    """Train what is not finished yet, and return the folders of the four arms by name.
+
+    Every plan trains its language model for `steps`, every arm its last stage for as much less as `LAST` is shorter.
 
     Raises:
-        UsageError: `run` has not got as far as the filmed views.
+        UsageError: `run` has not got as far as the filmed views, or the study was begun with another seed or length.
     """
-    missing = [name for name in (*SHARED, "features", "inductor") if not (run / name).exists()]
+    needed = (*SHARED, "features/0000.safetensors", "inductor/metrics.json")
+    missing = [name for name in needed if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run} lacks {', '.join(missing)}: `tam-edge train nano --run {run}` makes them")
+    _begin(study, seed, steps)
+    language = replace(LANGUAGE, steps=steps)
+    last = replace(LAST, steps=max(1, round(LAST.steps * steps / STEPS)))
+    facts = {"seed": seed, "steps_joint": language.steps, "steps_experts": last.steps}
     for plan in PLANS:
         folder = _prepare(study / plan, run, SHARED, ("features",))
-        run_in_processes(partial(_train_language, folder, plan, seed, _scaled(LANGUAGE, scale)), processes)
+        _train(folder, partial(_train_language, folder, plan, seed, language), processes, "joint", facts)
     for arm in ARMS:
-        folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt"), ())
+        folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt", FACTS), ())
         shutil.copytree(run / "inductor", folder / "inductor", dirs_exist_ok=True)
-        run_in_processes(partial(_tune, folder, arm, seed, _scaled(LAST, scale)), processes)
-    return [study / arm.name for arm in ARMS]
+        _train(folder, partial(_tune, folder, arm, seed, last), processes, "experts", facts)
+    return {arm.name: study / arm.name for arm in ARMS}
+
+
+def _begin(study: Path, seed: int, steps: int) -> None:
+    """Arms of one study are trained equally long: what was begun with other numbers cannot go on with these."""
+    begun, path = {"seed": seed, "steps": steps}, study / BEGUN
+    if path.exists() and (before := json.loads(path.read_text())) != begun:
+        words = " ".join(f"--{name} {value}" for name, value in before.items())
+        raise UsageError(f"{study} was begun with {words}: say so again, or name another folder")
+    study.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(begun) + "\n")
+
+
+def _train(folder: Path, work: Callable[[], None], processes: int, stage: str, facts: Mapping[str, float]) -> None:
+    began = time.monotonic()
+    run_in_processes(work, processes)
+    note_minutes(folder, stage, (time.monotonic() - began) / 60, facts)
 
 
 def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> Path:
@@ -80,10 +110,6 @@ def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[
         if not (folder / name).exists():
             (folder / name).symlink_to((source / name).resolve(), target_is_directory=True)
     return folder
-
-
-def _scaled(stage: Stage, scale: float) -> Stage:
-    return replace(stage, steps=max(1, round(stage.steps * scale)))
 
 
 def _lesson(plan: str, fraction_done: float) -> Lesson:
