@@ -29,7 +29,7 @@ from tam_edge.models.recipe.views import View
 from tam_edge.models.tallva import TallVA
 from tam_edge.models.vision import upcycle_vision
 
-EXPERTS = Stage("experts", steps=300, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)
+EXPERTS = Stage("experts", steps=160, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)
 VIEWS_PER_STEP = 4
 FIRST_SCENE, LAST_SCENE = 100_000, 899_999  # scenes that no filmed view shows
 LABEL_FRAMES = 4  # frames of a view that also pay for their dense labels

@@ -26,7 +26,7 @@ from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
-JOINT = Stage("joint", steps=1600, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
+JOINT = Stage("joint", steps=5400, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
 VIEWS_PER_STEP = 6
 ROW_WEIGHTS = {"high": 0.6, "balanced": 2.5, "more": 1.4, "still": 0.6}  # what plans look at
 WORDINGS = 1000  # a view that comes again asks in other words
