@@ -130,6 +130,8 @@ EVAL = ("eval", "synthetic", "--seed", "990001")
     [
         ("export", ("train", "nano")),
         ("export", ("export", "nano", "--run", "run", "--out", "bundle")),
+        ("export", ("train", "study", "--run", "run", "--out", "study")),
+        ("export", ("export", "study", "--study", "study", "--out", "bundles")),
         ("export", (*EVAL, "--ablate", "lowest-2")),
         ("figures", (*EVAL, "--ablate", "fixed", "--figures", "folder")),
     ],
