@@ -239,7 +239,13 @@ def test_names_are_checked_before_anything_is_filmed(bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     ("against", "error"),
-    [("dense=BUNDLE", UsageError), ("BUNDLE,x=BUNDLE,x=BUNDLE", UsageError), ("x=no", BundleError)],
+    [
+        ("dense=BUNDLE", UsageError),
+        ("fixed-3=BUNDLE", UsageError),
+        ("planned 60=BUNDLE", UsageError),
+        ("BUNDLE,x=BUNDLE,x=BUNDLE", UsageError),
+        ("x=no", BundleError),
+    ],
 )
 def test_other_bundles_need_names_of_their_own(bundle: Path, against: str, error: type[Exception]) -> None:
     given = tuple(against.replace("BUNDLE", str(bundle)).split(","))

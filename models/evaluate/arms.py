@@ -132,8 +132,8 @@ def others(given: Iterable[str], strategy: str | None) -> list[Arm]:
         bundle = load_bundle(folder or name)
         check_strategy(bundle, strategy)
         name = name or bundle.path.name
-        if name in {BASELINE, *ABLATIONS, *arms}:
-            raise UsageError(f"--against {value}: {name!r} is taken, write ANOTHERNAME={folder}")
+        if name in {BASELINE, *ABLATIONS, *arms} or _grid_of(name) is not None or " " in name:
+            raise UsageError(f"--against {value}: {name!r} is taken or has a space, write ANOTHERNAME={bundle.path}")
         arms[name] = Arm(name, f"bundle {bundle.manifest.name}", bundle.path, Limits(strategy=strategy))
     return list(arms.values())
 

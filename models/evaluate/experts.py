@@ -23,6 +23,8 @@ Rank = Callable[[str, str, int], NodeProto]
 def random_experts(path: Path) -> bytes:
     """The graph in `path` with k experts drawn at random, token by token, weighted by their own logits.
 
+    Seeded, each layer by another number: a session that is opened again draws the same ones in the same order.
+
     Raises:
         UsageError: there is no mixture of experts in it.
     """

@@ -50,6 +50,8 @@ def untrained(paths: Mapping[int, Path]) -> dict[int, bytes]:
 def shuffled(paths: Mapping[int, Path]) -> dict[int, bytes]:
     """Graphs by grid, each frame through the expert of a grid drawn at random, its own among them.
 
+    Seeded: a session that is opened again draws the same ones in the same order.
+
     Raises:
         UsageError: the graphs have no expert that could be exchanged.
     """

@@ -99,10 +99,12 @@ def _ask_all(
     for arm in arms:
         cast.setdefault(arm.bundle, []).append(arm)
     steps, total = 0, len(seeds) * len(cast)
+    memory: int | str | None = request.memory
     for films in batches(seeds, folder):
         first: VideoQA | None = None
         for path, asked in cast.items():
-            with VideoQA.load(path, memory=request.memory, threads=request.threads) as qa:
+            with VideoQA.load(path, memory=memory, threads=request.threads) as qa:
+                memory = qa.limit.limit_bytes  # of the first session: what others take meanwhile must not end this
                 if first is not None and first.bundle.manifest.encoders == qa.bundle.manifest.encoders:
                     qa.share_features(first)
                 for film in films:
