@@ -19,6 +19,7 @@ from tam_edge.models.projector import PositionEmbedding
 from tam_edge.models.recipe import features, joint
 from tam_edge.models.recipe.eye import DenseHeads
 from tam_edge.models.recipe.features import FIXED, Store, film, view_of
+from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.nano import ROUTING
 from tam_edge.models.recipe.study import ARMS, train_arms
 from tam_edge.models.recipe.tokenizer import train_tokenizer
@@ -48,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     position = PositionEmbedding(NANO.projector.position, NANO.language.width)
     for name, modules in (
         ("eye.pt", {"vision": vision, "heads": DenseHeads(NANO.vision.width)}),
-        ("symbols.pt", {"language": language, "position": position}),
+        ("symbols.pt", {"language": language, "position": position, "guidance": Guidance(language, tokenizer)}),
     ):
         torch.save({"modules": {key: module.state_dict() for key, module in modules.items()}}, folder / name)
     (folder / "inductor").mkdir()
