@@ -40,6 +40,13 @@ def ground_places(scene: Scene, again: int = 0) -> list[Question]:
     return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
 
 
+def ground_people(scene: Scene, again: int = 0) -> list[Question]:
+    """Who does what where, and nothing else: each person by two names. With these alone names are bound soonest."""
+    rng = random.Random(f"people-{scene.seed}-{again}")
+    hints = [*_presence(scene, rng), *_people(scene, rng), *_people(scene, rng)]
+    return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
+
+
 def ground_times(scene: Scene, again: int = 0) -> list[Question]:
     """What is when: light and people at some moments, when things come and go, and everything that happens in order."""
     rng = random.Random(f"times-{scene.seed}-{again}")

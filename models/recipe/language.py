@@ -26,11 +26,11 @@ from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.start import start_looking
 from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
-from tam_edge.models.recipe.views import View, random_view
+from tam_edge.models.recipe.views import View, people_view, random_view
 from tam_edge.models.street.question import Question
 
 VIEWS_PER_STEP = 6
-SYMBOLS = Stage("symbols", steps=1500, muon_lr=2.5e-3, adam_lr=2.5e-3, warmup_steps=30, decay_from=0.3)
+SYMBOLS = Stage("symbols", steps=1600, muon_lr=2.5e-3, adam_lr=2.5e-3, warmup_steps=30, decay_from=0.3)
 EVALUATION_VIEWS = 60
 FAMILY_WEIGHTS = {  # others weigh 1; what is learned at once is asked less, what takes two looks more
     **dict.fromkeys(("setting", "weather", "mood", "mouth", "title", "view", "gaze"), 0.4),
@@ -77,8 +77,10 @@ def _answer_states(language: LanguageModel, packed: Packed, visual: Tensor) -> T
 class Lesson:
     """What a part of the stage teaches with."""
 
+    people: float
+    """Chance that a view is a picture of people, with hints about them alone."""
     still: float
-    """Chance that a view is a picture."""
+    """Chance that another view is a picture."""
     small: float
     """Chance that a view is cut short."""
     questions: int
@@ -88,14 +90,14 @@ class Lesson:
 
 
 def lesson_at(fraction_done: float) -> Lesson:
-    """One hop about pictures first, until words are bound to patches; then sentences; then clips, short ones first."""
-    if fraction_done < 0.12:
-        return Lesson(still=1.0, small=1.0, questions=0, hints=20)
-    if fraction_done < 0.35:
-        return Lesson(still=0.9, small=0.9, questions=14, hints=12)
+    """One hop about people in pictures first, until names are bound; then sentences; then clips, short ones first."""
+    if fraction_done < 0.13:
+        return Lesson(people=1.0, still=1.0, small=1.0, questions=0, hints=24)
+    if fraction_done < 0.4:
+        return Lesson(people=0.3, still=0.9, small=0.9, questions=12, hints=14)
     if fraction_done < 0.75:
-        return Lesson(still=0.3, small=0.8, questions=14, hints=8)
-    return Lesson(still=0.2, small=0.3, questions=16, hints=6)
+        return Lesson(people=0.1, still=0.3, small=0.8, questions=14, hints=8)
+    return Lesson(people=0.05, still=0.2, small=0.3, questions=16, hints=6)
 
 
 def choose_questions(view: View, rng: random.Random, most: int = 16, hints: int = 4) -> list[Question]:
@@ -129,7 +131,8 @@ def train_on_symbols(
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"symbols-{seed}-{step}-{index}")
             lesson = lesson_at(step / stage.steps)
-            view = random_view(rng, lesson.still, lesson.small)
+            by_name = rng.random() < lesson.people
+            view = people_view(rng) if by_name else random_view(rng, lesson.still, lesson.small)
             asked = choose_questions(view, rng, lesson.questions, lesson.hints)
             packed = pack(tokenizer, view, asked)
             with mixed_precision(device):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
-from tam_edge.models.recipe import experts, eye, features, joint, language
+from tam_edge.models.recipe import experts, eye, features, joint, language, parting
 from tam_edge.models.recipe.inductor import train_inductor
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import note_minutes
@@ -38,6 +38,7 @@ def train_nano(
         ("symbols", partial(_symbols, run, seed, scale), processes),
         ("features", partial(_features, run, scale), processes),
         ("joint", partial(_joint, run, seed, scale), processes),
+        ("parting", partial(_parting, run, seed, scale), processes),
         ("experts", partial(_experts, run, seed, scale), processes),
     ):
         began = time.monotonic()
@@ -73,6 +74,10 @@ def _features(run: Path, scale: float) -> None:
 
 def _joint(run: Path, seed: int, scale: float) -> None:
     joint.train_jointly(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(joint.JOINT, scale))
+
+
+def _parting(run: Path, seed: int, scale: float) -> None:
+    parting.part_experts(run, NANO.vision, seed=seed, stage=_scaled(parting.PARTING, scale))
 
 
 def _experts(run: Path, seed: int, scale: float) -> None:

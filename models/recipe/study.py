@@ -24,6 +24,7 @@ from tam_edge.models.recipe.joint import JOINT, ROW_WEIGHTS, Lesson, train_joint
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import FACTS, note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
+from tam_edge.models.recipe.parting import PARTING, part_experts
 from tam_edge.runtime.errors import UsageError
 
 PLANS: dict[str, dict[str, float]] = {
@@ -33,6 +34,7 @@ PLANS: dict[str, dict[str, float]] = {
 """Which rows of views each plan's models are trained on."""
 LANGUAGE = replace(JOINT, steps=1500, decay_from=0.4)
 LAST = replace(EXPERTS, steps=200)
+EYE = replace(PARTING, steps=1000)
 STEPS = LANGUAGE.steps
 SHARED = ("eye.pt", "symbols.pt", "projectors.pt", "tokenizer.json")
 """What every arm starts from."""
@@ -52,7 +54,12 @@ class Arm:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{'dense' if self.experts == 1 else 'moe'}-{self.plan}"
+        return f"{self.eye}-{self.plan}"
+
+    @property
+    def eye(self) -> str:
+        """Which eye it has."""
+        return "dense" if self.experts == 1 else "moe"
 
 
 ARMS = tuple(Arm(plan, experts) for plan in PLANS for experts in (1, NANO.vision.experts))
@@ -61,7 +68,8 @@ ARMS = tuple(Arm(plan, experts) for plan in PLANS for experts in (1, NANO.vision
 def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, processes: int = 1) -> dict[str, Path]:
     """Train what is not finished yet, and return the folders of the four arms by name.
 
-    Every plan trains its language model for `steps`, every arm its last stage for as much less as `LAST` is shorter.
+    Every plan trains its language model for `steps`; every eye goes on, and every arm has its last stage, for as much
+    less as `EYE` and `LAST` are shorter.
 
     Raises:
         UsageError: `run` has not got as far as the filmed views, or the study was begun with another seed or length.
@@ -72,13 +80,17 @@ def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, pro
         raise UsageError(f"{run} lacks {', '.join(missing)}: `tam-edge train nano --run {run}` makes them")
     _begin(study, seed, steps)
     language = replace(LANGUAGE, steps=steps)
-    last = replace(LAST, steps=max(1, round(LAST.steps * steps / STEPS)))
-    facts = {"seed": seed, "steps_joint": language.steps, "steps_experts": last.steps}
+    eye, last = (replace(stage, steps=max(1, round(stage.steps * steps / STEPS))) for stage in (EYE, LAST))
+    facts = {"seed": seed, "steps_joint": language.steps, "steps_parting": eye.steps, "steps_experts": last.steps}
+    for arm in {arm.eye: arm for arm in ARMS}.values():
+        folder = _prepare(study / arm.eye, run, ("eye.pt",), ())
+        _train(folder, partial(_train_eye, folder, arm, seed, eye), processes, "parting", facts)
     for plan in PLANS:
         folder = _prepare(study / plan, run, SHARED, ("features",))
         _train(folder, partial(_train_language, folder, plan, seed, language), processes, "joint", facts)
     for arm in ARMS:
         folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt", FACTS), ())
+        _prepare(folder, study / arm.eye, ("parting.pt",), ())
         shutil.copytree(run / "inductor", folder / "inductor", dirs_exist_ok=True)
         _train(folder, partial(_tune, folder, arm, seed, last), processes, "experts", facts)
     return {arm.name: study / arm.name for arm in ARMS}
@@ -116,6 +128,10 @@ def _lesson(plan: str, fraction_done: float) -> Lesson:
     """Pictures of symbols are left out: their grid would be of one plan only."""
     hints = 12 if fraction_done < 0.5 else 4
     return Lesson(symbols=0.0, still=0.0, small=0.0, rows=PLANS[plan], questions=14, hints=hints)
+
+
+def _train_eye(folder: Path, arm: Arm, seed: int, stage: Stage) -> None:
+    part_experts(folder, replace(NANO.vision, experts=arm.experts), seed=seed, stage=stage)
 
 
 def _train_language(folder: Path, plan: str, seed: int, stage: Stage) -> None:
