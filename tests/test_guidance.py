@@ -17,25 +17,26 @@ from tam_edge.models.recipe.language import answer_loss
 from tam_edge.models.recipe.notes import (
     COLOURS,
     DOINGS,
-    FRAME_FIELDS,
+    EARLY_FIELDS,
+    LATE_FIELDS,
     PERSON_FIELDS,
     SUBJECTS,
     THERE,
     UNKNOWN,
-    frame_notes,
+    closing_rows,
+    early_notes,
+    late_notes,
     person_notes,
 )
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.start import LOOKING_BLOCKS, start_looking
 from tam_edge.models.recipe.symbols import turned, view_labels
 from tam_edge.models.recipe.tokenizer import train_tokenizer
-from tam_edge.models.recipe.views import View, clip_view, still_view
+from tam_edge.models.recipe.views import clip_view, still_view
 from tam_edge.models.street import make_scene
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 from tam_edge.models.street.world import Scene
-
-FIELDS = list(FRAME_FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +55,16 @@ def busy_scenes() -> list[Scene]:
     return [scene for scene in scenes if len(scene.events) >= 3 and len(scene.people) >= 2][:20]
 
 
-def whole(view: View) -> bool:
-    return bool((frame_notes(view)[1] != UNKNOWN).all())
-
-
 def test_the_last_frame_has_noted_the_answers_about_the_whole_clip() -> None:
     checked = 0
     for scene in busy_scenes():
         view = clip_view(scene, "more")
-        rows, notes = frame_notes(view)
-        assert rows.tolist() == [(i + 1) * view.grid**2 - 1 for i in range(len(view.times))]
-        assert notes.shape == (len(view.times), len(FRAME_FIELDS))
-        if not whole(view) or scene.events[-1].seconds > view.times[-1]:
+        notes = late_notes(view)
+        assert closing_rows(view).tolist() == [(i + 1) * view.grid**2 - 1 for i in range(len(view.times))]
+        assert notes.shape == (len(view.times), len(LATE_FIELDS))
+        if (notes == UNKNOWN).any() or scene.events[-1].seconds > view.times[-1]:
             continue
-        last = dict(zip(FIELDS, notes[-1].tolist(), strict=True))
+        last = dict(zip(LATE_FIELDS, notes[-1].tolist(), strict=True))
         answers = {question.family: question.answer for question in clip_view(scene, "balanced").asked}
         assert str(last["light changes"]) == str(len(scene.light_changes))
         assert last["most at once"] <= int(answers["count at once"])
@@ -83,16 +80,16 @@ def test_the_last_frame_has_noted_the_answers_about_the_whole_clip() -> None:
 def test_notes_never_know_what_is_still_to_come() -> None:
     for scene in busy_scenes():
         view = clip_view(scene, "more")
-        notes = frame_notes(view)[1].tolist()
+        fields, notes = {**EARLY_FIELDS, **LATE_FIELDS}, torch.cat((early_notes(view), late_notes(view)), -1).tolist()
+        assert sum(note[1] > 0 for note in notes) <= len(scene.events)
         for seconds, note in zip(view.times, notes, strict=True):
-            named = dict(zip(FIELDS, note, strict=True))
+            named = dict(zip(fields, note, strict=True))
             here = {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
             assert {colour for colour in COLOURS if named[f"{colour} stay"] == THERE} == here
             assert named["here now"] == len(here)
             if not any(event.seconds <= seconds for event in scene.events):
                 assert named["last kind"] in (0, UNKNOWN)
-    sizes = list(FRAME_FIELDS.values())
-    assert all(note < size for row in notes for note, size in zip(row, sizes, strict=True))
+        assert all(note < size for row in notes for note, size in zip(row, fields.values(), strict=True))
 
 
 def test_a_person_is_noted_where_the_labels_show_one() -> None:
@@ -178,5 +175,5 @@ def test_guidance_teaches_decoder_and_its_own_heads(tokenizer: Tokenizer, langua
     guidance.loss(view, asked, packed).backward()
     assert all(parameter.grad is not None for parameter in guidance.parameters())
     grads = [language.attention(block).k_proj.weight.grad for block in range(NANO.language.layers)]
-    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads[:3])
-    assert grads[3] is None  # nothing is asked of the last block
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads[:-1])
+    assert grads[-1] is None  # nothing is asked of the last block

@@ -22,7 +22,7 @@ from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 
-GLANCING_BLOCK, GLANCING_HEAD = 2, 0
+GLANCING_BLOCK, GLANCING_HEAD = 3, 0
 SHOWN = 0.12  # a pooled cell shows what fills at least this part of it
 PEOPLE = ("person", "visitor", "cyclist")
 KIND_OF_WORD = {

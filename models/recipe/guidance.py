@@ -12,7 +12,7 @@ from tam_edge.models.recipe.pack import Packed
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.question import Question
 
-NOTES_WEIGHT, GLANCES_WEIGHT = 0.5, 0.3
+NOTES_WEIGHT, GLANCES_WEIGHT = 0.6, 0.3
 
 
 class Guidance(nn.Module):

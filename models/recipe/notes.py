@@ -1,13 +1,15 @@
 """What the model should have noticed by the end of every frame, and about every person it sees.
 
 A question pays for one fact of a scene; these pay for some forty at every frame, so that who was seen so far, what
-happened last and who stands to the left of whom are known before anything is asked. The heads that read them out are
+happened last and who stands to the left of whom are known before anything is asked. What one look at a frame and the
+one before tells must be known early; what adds that up over frames, a block later. The heads that read notes out are
 thrown away after training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -19,7 +21,7 @@ from tam_edge.models.recipe.views import View
 from tam_edge.models.street.layout import Placed, place_all
 from tam_edge.models.street.world import ACTIONS, ARMS, COLOURS, COLUMNS, HELD, ROWS, Event, Person, Scene
 
-NOTED_BLOCK = 1  # the block after which a note must be readable; the blocks behind it are there to read
+EARLY_BLOCK, LATE_BLOCK = 1, 2  # blocks after which notes must be readable; those behind are there to read them
 UNKNOWN = -100
 MOST_PEOPLE, MOST_CHANGES = 8, 6
 DOINGS = (*ACTIONS, *ARMS, *HELD)
@@ -28,15 +30,16 @@ SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{c
 UNSEEN, THERE, GONE = range(3)
 
 _EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
-FRAME_FIELDS: dict[str, int] = {
+EARLY_FIELDS: dict[str, int] = {"here now": MOST_PEOPLE + 1, **{f"new {fact}": n for fact, n in _EVENT_FIELDS.items()}}
+"""What one frame and the one before tell, at a frame's last token -> how many answers there are."""
+LATE_FIELDS: dict[str, int] = {
     "seen so far": MOST_PEOPLE + 1,
-    "here now": MOST_PEOPLE + 1,
     "most at once": MOST_PEOPLE + 1,
     "light changes": MOST_CHANGES + 1,
     **{f"{colour} {fact}": size for colour in COLOURS for fact, size in (("stay", 3), ("switched", 2))},
     **{f"{which} {fact}": n for which in ("last", "prior", "first") for fact, n in _EVENT_FIELDS.items()},
 }
-"""What is known at the last token of a frame -> how many answers there are."""
+"""What all frames so far tell, at a frame's last token."""
 PERSON_FIELDS: dict[str, int] = {
     "column": COLUMNS,
     "row": len(ROWS),
@@ -45,12 +48,28 @@ PERSON_FIELDS: dict[str, int] = {
     "left": len(COLOURS) + 1,
     "right": len(COLOURS) + 1,
 }
-"""What is known at the token a person stands in the middle of."""
+"""What is known early at the token a person stands in the middle of."""
 
 
-def frame_notes(view: View) -> tuple[Tensor, Tensor]:
-    """Rows [N] of the visual tokens that close a frame, and what is known there: [N, fields] int64."""
-    scene, area = view.scene, view.grid**2
+def closing_rows(view: View) -> Tensor:
+    """Rows [N] of the visual tokens that close a frame."""
+    return torch.arange(1, len(view.times) + 1) * view.grid**2 - 1
+
+
+def early_notes(view: View) -> Tensor:
+    """[N, EARLY_FIELDS] int64."""
+    notes, before = [], view.times[0]
+    for seconds in view.times:
+        new = [event for event in view.scene.events if before < event.seconds <= seconds]
+        event = [UNKNOWN] * len(_EVENT_FIELDS) if len(new) > 1 else list(_event_note(new[0] if new else None))
+        notes.append([view.scene.people_at(seconds), *event])
+        before = seconds
+    return torch.tensor(notes)
+
+
+def late_notes(view: View) -> Tensor:
+    """[N, LATE_FIELDS] int64."""
+    scene = view.scene
     # Frames too far apart leave open which of two things came first.
     in_order = all(sum(a < event.seconds <= b for event in scene.events) <= 1 for a, b in pairwise(view.times))
     switches = {person.colour: person.switches for person in scene.people}
@@ -61,13 +80,12 @@ def frame_notes(view: View) -> tuple[Tensor, Tensor]:
         seen |= here
         most = max(most, len(here))
         changes = sum(change <= seconds for change in scene.light_changes)
-        note = [len(seen), len(here), most, min(MOST_CHANGES, changes)]
+        note = [len(seen), most, min(MOST_CHANGES, changes)]
         for colour in COLOURS:
             note.append(THERE if colour in here else GONE if colour in seen else UNSEEN)
             note.append(int(switches.get(colour, float("inf")) <= seconds))
         notes.append(note + (_event_notes(scene, seconds) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)))
-    rows = torch.arange(1, len(view.times) + 1) * area - 1
-    return rows, torch.tensor(notes)
+    return torch.tensor(notes)
 
 
 def _event_notes(scene: Scene, seconds: float) -> list[int]:
@@ -128,29 +146,33 @@ def _alone_in_cell(standing: list[Placed], grid: int) -> Iterator[tuple[int, Per
 
 
 class Notes(nn.Module):
-    """Reads notes out of the decoder's states after NOTED_BLOCK; hears them by itself in every forward pass."""
+    """Reads notes out of the decoder's states after two of its blocks; hears these by itself in every forward pass."""
 
     def __init__(self, language: LanguageModel) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(language.config.width)
-        self.frame_head = nn.Linear(language.config.width, sum(FRAME_FIELDS.values()))
-        self.person_head = nn.Linear(language.config.width, sum(PERSON_FIELDS.values()))
-        self._states: Tensor | None = None
-        language.layers[NOTED_BLOCK].register_forward_hook(self._hear)
+        width = language.config.width
+        self.early_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(EARLY_FIELDS.values())))
+        self.person_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(PERSON_FIELDS.values())))
+        self.late_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(LATE_FIELDS.values())))
+        self._states: dict[int, Tensor] = {}
+        for block in (EARLY_BLOCK, LATE_BLOCK):
+            language.layers[block].register_forward_hook(partial(self._hear, block))
 
-    def _hear(self, _: nn.Module, __: object, states: Tensor) -> None:
-        self._states = states[0]
+    def _hear(self, block: int, _: nn.Module, __: object, states: Tensor) -> None:
+        self._states[block] = states[0]
 
     def loss(self, view: View, first: int) -> Tensor:
         """Mean cross-entropy of the notes on the last forward pass; `first` is the row of the first visual token."""
-        assert self._states is not None
-        total = torch.zeros((), device=self._states.device)
-        for head, fields, (rows, notes) in (
-            (self.frame_head, FRAME_FIELDS, frame_notes(view)),
-            (self.person_head, PERSON_FIELDS, person_notes(view)),
+        early, late = self._states[EARLY_BLOCK], self._states[LATE_BLOCK]
+        closing, (people, people_notes) = closing_rows(view), person_notes(view)
+        total = torch.zeros((), device=early.device)
+        for states, head, fields, rows, notes in (
+            (early, self.early_head, EARLY_FIELDS, closing, early_notes(view)),
+            (early, self.person_head, PERSON_FIELDS, people, people_notes),
+            (late, self.late_head, LATE_FIELDS, closing, late_notes(view)),
         ):
             if len(rows):
-                logits = head(self.norm(self._states[(rows + first).to(total.device)].float())).float()
+                logits = head(states[(rows + first).to(total.device)].float()).float()
                 total = total + _mean_loss(logits, notes.to(total.device), fields)
         return total
 

@@ -12,7 +12,7 @@ import torch
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.symbols import turned
 
-LOOKING_BLOCKS = (1, 2)
+LOOKING_BLOCKS = (2, 3)
 LOGIT_SCALE = 0.07
 """Standard deviation of query and key weights: a word and its patch then score about 4, others about 1."""
 VALUE_SCALE = 0.35

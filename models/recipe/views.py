@@ -22,6 +22,7 @@ SMALL_BUDGETS = {"high": 144, "balanced": 320, "more": 250}  # visual tokens of 
 STILL_GRIDS = (12, 12, 8)
 PEOPLE_GRID = 8
 GROUPS: tuple[Group, ...] = ("high", "balanced", "more")
+GROUP_WEIGHTS = (1, 1, 2)  # what happens when is the hardest to learn
 _GROUP_OF_TASK = {index + 1: ROUTING.rule(name).group for index, name in enumerate(TASKS)}
 _TITLE_OF_TASK = {index + 1: ROUTING.rule(name).title for index, name in enumerate(TASKS)}
 
@@ -146,7 +147,7 @@ def random_view(rng: random.Random, still: float, small: float = 0.0) -> View:
             grid = rng.choice(STILL_GRIDS) if rng.random() < small else ROUTING.ladder[0].grid
             view = still_view(scene, rng.random() * scene.duration_seconds, grid)
         else:
-            group = rng.choice(GROUPS)
+            group = rng.choices(GROUPS, GROUP_WEIGHTS)[0]
             view = clip_view(scene, group, SMALL_BUDGETS[group] if rng.random() < small else BUDGET)
         if view.asked:
             return view
