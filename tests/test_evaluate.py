@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from tiny_bundle import LADDER, MAX_VISUAL, make_tiny_bundle
 
 from tam_edge.apps.cli import run
 from tam_edge.apps.interrupt import Interrupt
-from tam_edge.models.evaluate import films
-from tam_edge.models.evaluate.arms import ABLATIONS, ablations, chosen, others
+from tam_edge.models.evaluate import cli, films
+from tam_edge.models.evaluate.arms import ABLATIONS, BASELINE, ablations, chosen, others
 from tam_edge.models.evaluate.ask import Reply
 from tam_edge.models.evaluate.films import BATCH_FILMS, batches, scene_seeds
 from tam_edge.models.evaluate.reencode import ENCODINGS
@@ -314,6 +315,25 @@ def test_command_prints_one_json_value(bundle: Path, tmp_path: Path, capsys: pyt
     assert len(said) == report["questions"] and {"question", "answer", "said", "right"} <= set(said[0])
     assert run([*arguments[:3], "7", *arguments[4:]], Interrupt()) == 2
     assert "900000" in capsys.readouterr().err
+
+
+def test_a_stopped_evaluation_has_written_what_was_said(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "SECONDS_BETWEEN_LINES", 0.0)
+    path = tmp_path / "replies.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        progress = cli._Progress(file)
+
+        def stop(count: int, total: int, who: str, replies: Sequence[Reply]) -> None:
+            progress(count, total, who, replies)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Request(SEED, 2, bundle), stop)
+        said = [json.loads(line) for line in path.read_text().splitlines()]
+    assert said and {reply["video"] for reply in said} == {0}
+    assert capsys.readouterr().err == f"1 of 2 videos: {BASELINE}\n"
 
 
 def test_help_names_everything_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from tam_edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from tam_edge.models.evaluate.ask import Reply
+
+SECONDS_BETWEEN_LINES = 60.0
 
 evaluate = typer.Typer(help="Measure how often a bundle answers rightly.", add_completion=False, rich_markup_mode=None)
 
@@ -93,10 +101,12 @@ def synthetic(
     wanted = {"ablate": ablate, "against": against, "budgets": budgets, "reencode": reencode}
     lists = {name: tuple(values or ()) for name, values in wanted.items()}
     request = Request(seed, videos, model, strategy, memory, threads, **lists)
-    report, said = evaluate(request, _show)
-    if replies is not None:
-        replies.parent.mkdir(parents=True, exist_ok=True)
-        replies.write_text("".join(json.dumps(reply.line(), ensure_ascii=False) + "\n" for reply in said), "utf-8")
+    with ExitStack() as stack:
+        file = None
+        if replies is not None:
+            replies.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replies.open("w", encoding="utf-8"))
+        report, _ = evaluate(request, _Progress(file))
     if figures is not None:
         write_figures(report, figures)
     print(json.dumps(report) if as_json else "\n".join(lines(report)))
@@ -114,8 +124,19 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {place} is in the way or may not be written to; name another place")
 
 
-def _show(count: int, total: int, who: str) -> None:
-    if sys.stderr.isatty():
-        print(
-            f"\r{count} of {total} videos: {who:<24}", end="\n" if count == total else "", file=sys.stderr, flush=True
-        )
+class _Progress:
+    """Says on stderr how far it is, in a log once a minute, and writes replies as they come: a stop loses none."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file, self._said = file, time.monotonic()
+
+    def __call__(self, count: int, total: int, who: str, replies: Sequence[Reply]) -> None:
+        if self._file is not None:
+            self._file.writelines(json.dumps(reply.line(), ensure_ascii=False) + "\n" for reply in replies)
+            self._file.flush()
+        if sys.stderr.isatty():
+            end = "\n" if count == total else ""
+            print(f"\r{count} of {total} videos: {who:<24}", end=end, file=sys.stderr, flush=True)
+        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            print(f"{count} of {total} videos: {who}", file=sys.stderr, flush=True)
+            self._said = time.monotonic()

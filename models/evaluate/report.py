@@ -53,11 +53,13 @@ class Request:
     """Names of encodings."""
 
 
-Done = Callable[[int, int, str], None]
-"""Told after each film: how many are done and how many there are, over all sessions, and who was asked."""
+Done = Callable[[int, int, str, Sequence[Reply]], None]
+"""Told after each film: how many are done and how many there are, over all sessions, who was asked, what was said."""
 
 
-def evaluate(request: Request, done: Done = lambda count, total, who: None) -> tuple[dict[str, Any], list[Reply]]:
+def evaluate(
+    request: Request, done: Done = lambda count, total, who, replies: None
+) -> tuple[dict[str, Any], list[Reply]]:
     """Film, ask and compare; also returns every reply of every arm, so that mistakes can be looked at.
 
     Raises:
@@ -108,10 +110,11 @@ def _ask_all(
                 if first is not None and first.bundle.manifest.encoders == qa.bundle.manifest.encoders:
                     qa.share_features(first)
                 for film in films:
-                    for reply in _about(film, qa, asked, encodings if first is None else ()):
+                    replies = list(_about(film, qa, asked, encodings if first is None else ()))
+                    for reply in replies:
                         told[reply.arm].append(reply)
                     steps += 1
-                    done(steps, total, asked[0].name)
+                    done(steps, total, asked[0].name, replies)
                 first = first or qa
     return told
 
