@@ -94,7 +94,7 @@ def lesson_at(fraction_done: float) -> Lesson:
     if fraction_done < 0.13:
         return Lesson(people=1.0, still=1.0, small=1.0, questions=0, hints=24)
     if fraction_done < 0.4:
-        return Lesson(people=0.3, still=0.9, small=0.9, questions=12, hints=14)
+        return Lesson(people=0.3, still=0.6, small=0.9, questions=12, hints=14)
     if fraction_done < 0.75:
         return Lesson(people=0.1, still=0.3, small=0.8, questions=14, hints=8)
     return Lesson(people=0.05, still=0.2, small=0.3, questions=16, hints=6)

@@ -23,6 +23,7 @@ from tam_edge.models.street.world import ACTIONS, ARMS, COLOURS, COLUMNS, HELD, 
 
 EARLY_BLOCK, LATE_BLOCK = 1, 2  # blocks after which notes must be readable; those behind are there to read them
 UNKNOWN = -100
+NOTHING_NEW_WEIGHT = 0.2
 MOST_PEOPLE, MOST_CHANGES = 8, 6
 DOINGS = (*ACTIONS, *ARMS, *HELD)
 KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts to rain", "starts to snow", "cyclist")
@@ -61,7 +62,7 @@ def early_notes(view: View) -> Tensor:
     notes, before = [], view.times[0]
     for seconds in view.times:
         new = [event for event in view.scene.events if before < event.seconds <= seconds]
-        event = [UNKNOWN] * len(_EVENT_FIELDS) if len(new) > 1 else list(_event_note(new[0] if new else None))
+        event = (UNKNOWN,) * len(_EVENT_FIELDS) if len(new) > 1 else _event_note(new[0] if new else None)
         notes.append([view.scene.people_at(seconds), *event])
         before = seconds
     return torch.tensor(notes)
@@ -96,13 +97,13 @@ def _event_notes(scene: Scene, seconds: float) -> list[int]:
 
 
 def _event_note(event: Event | None) -> tuple[int, int, int]:
-    """Kind, subject and action, each from 1; 0 is none."""
+    """Kind, subject and action, each from 1; 0 is none. What is not asked of such an event is unknown."""
     if event is None:
-        return 0, 0, 0
+        return 0, UNKNOWN, UNKNOWN
     kind = max(index for index, words in enumerate(KINDS) if words in event.text)  # "starts to rain" also "starts"
     subject = SUBJECTS.index(event.subject) + 1 if event.subject in SUBJECTS else 0
     action = event.text.split()[-1]
-    return kind + 1, subject, ACTIONS.index(action) + 1 if action in ACTIONS else 0
+    return kind + 1, subject, ACTIONS.index(action) + 1 if action in ACTIONS else UNKNOWN
 
 
 def person_notes(view: View) -> tuple[Tensor, Tensor]:
@@ -178,9 +179,13 @@ class Notes(nn.Module):
 
 
 def _mean_loss(logits: Tensor, notes: Tensor, fields: dict[str, int]) -> Tensor:
+    """Mean over the fields known anywhere; in most frames nothing is new, and that shall not drown the rest."""
+    losses = []
     parts = logits.split(list(fields.values()), -1)
-    losses = [
-        functional.cross_entropy(part, note, ignore_index=UNKNOWN, reduction="sum")
-        for part, note in zip(parts, notes.unbind(-1), strict=True)
-    ]
-    return torch.stack(losses).sum() / notes.numel()
+    for (name, size), part, note in zip(fields.items(), parts, notes.unbind(-1), strict=True):
+        if (note == UNKNOWN).all():
+            continue
+        weights = torch.ones(size, device=part.device)
+        weights[0] = NOTHING_NEW_WEIGHT if name == "new kind" else 1.0
+        losses.append(functional.cross_entropy(part, note, weights, ignore_index=UNKNOWN))
+    return torch.stack(losses).sum() / len(fields)
