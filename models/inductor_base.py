@@ -117,6 +117,7 @@ def _body(folder: Path) -> PreTrainedModel:
             f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {lacking} is missing or of another size"
         )
     body.config.use_cache = False
+    assert isinstance(body, PreTrainedModel)
     return body
 
 

@@ -107,7 +107,7 @@ def _groups(model: QuestionClassifier, rate: float) -> list[dict[str, object]]:
     by_depth: dict[int, list[nn.Parameter]] = {}
     for name, parameter in model.body.named_parameters():
         if "embed" in name:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
             continue
         found = _LAYER.search(name)
         by_depth.setdefault(layers - 1 - int(found[1]) if found else 0, []).append(parameter)
