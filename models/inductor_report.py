@@ -36,7 +36,7 @@ def figures_table(metrics: dict[str, Any]) -> str:
             row = (metrics[f"accuracy{name}"], metrics[f"accuracy{name}_with_second_label"])
             lines.append(f"{name.strip('_') or 'all':<28} {row[0]:>7.1%} {row[1]:>10.1%}")
     lines += [
-        f"calibration error {metrics['calibration_error']:.4f}, the paper's way {metrics['calibration_error_paper']:.4f}",
+        f"calibration error {metrics['calibration_error']:.4f}, the paper's {metrics['calibration_error_paper']:.4f}",
         f"{said['questions']} paraphrases {said['accuracy']:.1%}, their originals {said['accuracy_of_originals']:.1%}",
         f"street camera {metrics['street_accuracy']:.2%} of {metrics['street_questions']} questions",
         f"above the threshold of {metrics['threshold']}: {metrics['right_above_threshold']:.1%} of the right answers; "
