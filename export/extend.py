@@ -170,7 +170,7 @@ def _write(bundle: Bundle, folder: Path, rule: TaskRule, row: Row) -> None:
 def _add_row(model: onnx.ModelProto, row: Row, tasks: int) -> None:
     """Logits of the old types, then the new one's: features @ weight + bias."""
     logits, features = OUTPUTS
-    old, new = f"{logits}.{tasks - 1}", f"{logits}.{tasks}"  # each extension names what it found
+    old, new = f"{logits}.first-{tasks - 1}", f"{logits}.row-{tasks}"  # names of their own for each extension
     for node in model.graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from rough_models import TINY, roughen
 from safetensors.torch import load_file, save_file
+from tiny_base import make_bert, make_run
 from tiny_bundle import LADDER, language_tokenizer, routing_json
 from typer.testing import CliRunner
 
@@ -25,8 +26,7 @@ from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityError
 from tam_edge.export.peak import graph_peak_bytes, language_peak_bytes
 from tam_edge.models.checkpoint import save_checkpoint
-from tam_edge.models.inductor import TASKS, InductorConfig, build_inductor
-from tam_edge.models.inductor_tokenizer import train_tokenizer
+from tam_edge.models.inductor import TASKS
 from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
@@ -48,11 +48,8 @@ def _save_run(run: Path) -> None:
     save_checkpoint(run, model)
     language_tokenizer().save(str(run / "tokenizer.json"))
     folder = run / "inductor"
-    config = InductorConfig(400, 32, 1, 2, 1, 48, max_tokens=64, pad_id=0)
-    build_inductor(config).save_pretrained(folder)
-    questions = [question.text for _, question in evaluation_questions(40)]
-    train_tokenizer(questions, vocab_size=400).save(str(folder / "tokenizer.json"))
-    (folder / "metrics.json").write_text(json.dumps({"temperature": 1.25, "threshold": 0.2}))
+    (run / "base").mkdir()
+    make_run(folder, make_bert(run / "base"))
     (run / "training.json").write_text(json.dumps({"seed": 3, "minutes": {"eye": 1.5, "joint": 2.0}}))
 
 
@@ -120,7 +117,7 @@ def quick(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def copy_inductor(run: Path, folder: Path) -> InductorExport:
         copies = [Path(shutil.copy(exported.path / name, folder)) for name in (ENGINE_FILE, inductor.TOKENIZER_FILE)]
-        return InductorExport(*copies, TASKS, 64, 1.25, 0.2, {})
+        return InductorExport(*copies, TASKS, 40, 1.25, 0.2, {})
 
     monkeypatch.setattr(bundle, "export_inductor", copy_inductor)
     monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)

@@ -14,7 +14,7 @@ from tam_edge.models.inductor_base import load_base, trimmed
 from tam_edge.models.inductor_phrases import load_phrases
 from tam_edge.models.inductor_questions import read_wide
 
-WIDTH, LAYERS = 32, 2
+WIDTH, LAYERS = 64, 2
 PIECES = 700
 
 
@@ -39,7 +39,7 @@ def make_bert(folder: Path, seed: int = 0) -> Path:
         num_attention_heads=2,
         intermediate_size=48,
         max_position_embeddings=64,
-        initializer_range=0.3,
+        initializer_range=0.06,
     )
     BertModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -87,7 +87,7 @@ def make_run(folder: Path, base: Path, *, temperature: float = 1.25, threshold: 
     start = trimmed(load_base(base), [*questions(), *load_phrases().none["train"]], PIECES, 40)
     model = QuestionClassifier(start.body, max_tokens=40).eval()
     torch.manual_seed(1)
-    torch.nn.init.normal_(model.head.weight, std=3.0)
+    torch.nn.init.normal_(model.head.weight, std=0.4)
     save_inductor(model, folder)
     start.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "metrics.json").write_text(json.dumps({"temperature": temperature, "threshold": threshold}))
