@@ -152,6 +152,7 @@ def extend(
         print(json.dumps({"schema_version": 1, "bundle": str(out), **asdict(said)}))
         return
     print(f"wrote {out}: {said.accuracy:.1%} of {said.test_questions} questions are recognised as {task!r}")
-    print(f"old types: {said.old_accuracy_before:.1%} before, {said.old_accuracy_after:.1%} after")
+    print(f"old types: {said.old_accuracy_before:.1%} before, {said.old_accuracy_after:.1%} after;", end=" ")
+    print(f"{said.old_taken:.1%} of their questions are taken for the new one")
     for name, (before, after) in said.old_per_task.items():
         print(f"  {name:<24} {before:>7.1%} {after:>7.1%}")

@@ -66,6 +66,9 @@ class Extension:
     old_accuracy_after: float
     """The same with it."""
 
+    old_taken: float
+    """Share of them that the new type takes, whatever they were before."""
+
     old_per_task: dict[str, tuple[float, float]]
     """Before and after for every old type that is asked for."""
 
@@ -223,6 +226,7 @@ def _measure(
         old_questions=len(labels),
         old_accuracy_before=round(float(hits[0].mean()), 4),
         old_accuracy_after=round(float(hits[1].mean()), 4),
+        old_taken=round(float((after.argmax(axis=1) == len(tasks) - 1).mean()), 4),
         old_per_task=shares,
         seconds=round(time.monotonic() - began, 1),
     )
