@@ -90,12 +90,22 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write the confusion matrix and reliability as PNG.")
     ] = None,
+    as_exported: Annotated[
+        bool, typer.Option("--as-exported", help="Also ask the 8-bit graphs of all folds: a minute or two.")
+    ] = False,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", metavar="FOLDER", help="Labelled questions, as in the training.")
+    ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Print what a finished training measured, and draw it."""
     from tam_edge.models.inductor_report import draw_figures, figures_table, read_metrics
 
     metrics = read_metrics(run)
+    if as_exported:
+        from tam_edge.export.inductor_held_out import measure_as_exported
+
+        metrics |= measure_as_exported(run, queries)
     if out is not None:
         for path in draw_figures(metrics, out):
             print(f"wrote {path}", file=sys.stderr)

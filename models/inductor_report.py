@@ -42,6 +42,16 @@ def figures_table(metrics: dict[str, Any]) -> str:
         f"above the threshold of {metrics['threshold']}: {metrics['right_above_threshold']:.1%} of the right answers; "
         f"below it: {metrics['none_below_threshold']:.1%} of what is no question about a video",
     ]
+    if "int8_accuracy" in metrics:
+        rounded = metrics["int8_paraphrases"]
+        lines.append(
+            f"with 8-bit weights {metrics['int8_accuracy']:.1%}, {metrics['int8_labels_differ']} task types differ; "
+            f"paraphrases {rounded['accuracy']:.1%}"
+        )
+    if "untrimmed_accuracy" in metrics:
+        lines.append(
+            f"with all word pieces {metrics['untrimmed_accuracy']:.1%}, {metrics['trimming_labels_differ']} differ"
+        )
     for name, row in zip(TASKS, metrics["confusion"], strict=True):
         lines.append(f"{name:<28}" + "".join(f"{count:>5}" for count in row))
     return "\n".join(lines)

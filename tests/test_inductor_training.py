@@ -17,6 +17,7 @@ from tam_edge.models.inductor_report import draw_figures, figures_table, read_me
 from tam_edge.models.recipe import inductor as recipe
 from tam_edge.models.recipe import inductor_metrics, inductor_tuning, loop
 from tam_edge.models.recipe.inductor import Recipe, train_inductor
+from tam_edge.quant import onnx_int8
 from tam_edge.runtime.errors import UsageError
 
 PNG = b"\x89PNG\r\n"
@@ -94,6 +95,20 @@ def test_the_loss_falls_and_the_figures_are_written(trained, bert, tmp_path):
     told = call("inductor", "report", "--run", run, "--json")
     assert (told.code, json.loads(told.out)) == (0, metrics)
     assert call("inductor", "report", "--run", run).out.strip() == table
+
+
+def test_what_rounding_and_the_cut_vocabulary_cost_is_measured_on_the_folds(trained, monkeypatch):
+    monkeypatch.setattr(onnx_int8, "SMALLEST", 1000)
+    run, report, _ = trained
+    told = call("inductor", "report", "--run", run, "--as-exported", "--json")
+    figures = json.loads(told.out)
+    assert report.metrics.items() <= figures.items()
+    changed = figures["int8_labels_differ"]
+    assert 0 < changed < 60
+    assert abs(figures["int8_accuracy"] - report.accuracy) <= changed / 480 + 1e-4
+    assert figures["int8_paraphrases"]["questions"] == 218
+    assert 0 < figures["trimming_labels_differ"] < 480
+    assert 0.1 < figures["untrimmed_accuracy"] < 1
 
 
 def test_every_question_is_answered_by_the_model_that_did_not_see_it(trained):
