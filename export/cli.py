@@ -74,13 +74,13 @@ def train(
     import torch
 
     from tam_edge.models.inductor_report import figures_table
-    from tam_edge.models.recipe.inductor import train_inductor
+    from tam_edge.models.recipe.inductor import default_queries, train_inductor
     from tam_edge.runtime.errors import UsageError
 
     if queries is not None and not queries.is_dir():
-        raise UsageError(f"--queries {queries} is no folder: leave it out to train on the project's own questions")
+        raise UsageError(f"--queries {queries} is no folder: leave it out where you have none")
     torch.set_num_threads(threads)
-    metrics = train_inductor(run, base=base, queries=queries, seed=seed).metrics
+    metrics = train_inductor(run, base=base, queries=queries or default_queries(), seed=seed).metrics
     print(json.dumps(metrics) if as_json else figures_table(metrics))
 
 
@@ -104,8 +104,9 @@ def report(
     metrics = read_metrics(run)
     if as_exported:
         from tam_edge.export.inductor_held_out import measure_as_exported
+        from tam_edge.models.recipe.inductor import default_queries
 
-        metrics |= measure_as_exported(run, queries)
+        metrics |= measure_as_exported(run, (queries or default_queries()) if metrics["public_sets"] else None)
     if out is not None:
         for path in draw_figures(metrics, out):
             print(f"wrote {path}", file=sys.stderr)

@@ -136,6 +136,11 @@ def train_inductor(
     return InductorReport(metrics["accuracy"], metrics["temperature"], metrics["threshold"], metrics)
 
 
+def default_queries() -> Path | None:
+    """The folder of labelled and public questions beside the repository, where there is one."""
+    return QUERIES if QUERIES.is_dir() else None
+
+
 def main() -> None:
     """The command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m tam_edge.models.recipe.inductor", description="train the Inductor")
@@ -148,7 +153,7 @@ def main() -> None:
     if options.queries is not None and not options.queries.is_dir():
         parser.error(f"--queries {options.queries}: there is no such folder")
     torch.set_num_threads(1)
-    queries = None if options.without_queries else options.queries or (QUERIES if QUERIES.is_dir() else None)
+    queries = None if options.without_queries else options.queries or default_queries()
     report = train_inductor(options.out, base=options.base, queries=queries, seed=options.seed)
     print(json.dumps(report.metrics))
 
