@@ -35,12 +35,21 @@ class CausalAttention(nn.Module):
         self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_width)
         self.o_proj = nn.Linear(config.heads * config.head_width, config.width, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """[B, L, d] -> [B, L, d]; `mask` [B, 1, L, L] is True where a row may look, None is causal."""
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, rows: Tensor | None = None
+    ) -> Tensor:
+        """[B, L, d] -> [B, L, d]; `mask` [B, 1, L, L] is True where a row may look, None is causal.
+
+        With `rows` [R] only those ask, and the result is [B, R, d]; `mask` is needed then.
+        """
+        asking = x if rows is None else x[:, rows]
         q, k, v = (
-            p(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+            p(y).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for p, y in ((self.q_proj, asking), (self.k_proj, x), (self.v_proj, x))
         )  # [B, heads, L, head_width]
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q = rotate(q, *(rotation if rows is None else (angle[..., rows, :] for angle in rotation)))
+        k = rotate(k, *rotation)
+        mask = mask if rows is None or mask is None else mask[:, :, rows]
         if mask is None or q.is_cuda:
             attended = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
@@ -86,9 +95,12 @@ class DecoderBlock(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.rms_norm_eps)
         self.mlp = SwiGLU(config.width, config.ffn_width)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """[B, L, d] -> [B, L, d]."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, rows: Tensor | None = None
+    ) -> Tensor:
+        """[B, L, d] -> [B, L, d], or [B, R, d] where only `rows` [R] are wanted."""
+        attended = self.self_attn(self.input_layernorm(x), rotation, mask, rows)
+        x = (x if rows is None else x[:, rows]) + attended
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -112,7 +124,11 @@ class LanguageModel(nn.Module):
         return self.logits(self.hidden_states(inputs_embeds, attention_mask, position_ids))
 
     def hidden_states(
-        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Normed states before the output head, so that a trainer computes logits only where it has labels.
 
@@ -121,16 +137,17 @@ class LanguageModel(nn.Module):
             attention_mask: boolean [B, 1, L, L], True where a row may look; None is causal. Several questions
                 share one visual prefix by not seeing each other.
             position_ids: [B, L] (or [1, L]); None counts from 0.
+            rows: [R] indices whose states are wanted, which spares the last block the others; needs a mask.
 
         Returns:
-            [B, L, d].
+            [B, L, d], or [B, R, d].
         """
         if position_ids is None:
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device).unsqueeze(0)
         rotation = rotary_angles(position_ids, self.config.head_width, self.config.rope_theta)
         x = inputs_embeds
         for layer in self.layers:
-            x = layer(x, rotation, attention_mask)
+            x = layer(x, rotation, attention_mask, rows if layer is self.layers[-1] else None)
         out: Tensor = self.norm(x)
         return out
 

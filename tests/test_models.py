@@ -263,6 +263,15 @@ def test_questions_share_one_visual_prefix() -> None:
     torch.testing.assert_close(packed[:, 12:], alone[:, 8:], atol=1e-4, rtol=1e-4)
 
 
+def test_wanted_rows_are_those_of_the_whole_sequence() -> None:
+    model = LanguageModel(TINY_LANGUAGE)
+    roughen(model)
+    embeds, mask = torch.randn(1, 9, TINY_LANGUAGE.width), torch.ones(1, 1, 9, 9, dtype=torch.bool).tril()
+    rows = torch.tensor([2, 7, 8])
+    whole, wanted = model.hidden_states(embeds, mask), model.hidden_states(embeds, mask, rows=rows)
+    assert torch.allclose(wanted, whole[:, rows], atol=1e-6)
+
+
 def test_greedy_stops_at_the_stop_token_and_at_the_limit() -> None:
     model = LanguageModel(TINY_LANGUAGE)
     roughen(model)

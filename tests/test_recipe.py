@@ -205,11 +205,21 @@ def test_hints_are_true() -> None:
         view = still_view(scene, 0.5 * scene.duration_seconds, 12)
         told = {question.text: question.answer for question in view.hints}
         for person in view.scene.people:
-            assert told[f"{person.colour} person: column"] == str(person.column + 1)
-            assert told[f"{person.row} {person.column + 1}"] == f"{person.colour} person"
-        if view.scene.sign:
-            letters = [told[f"sign: letter {i + 1}"] for i in range(len(view.scene.sign.word))]
-            assert "".join(letters) == view.scene.sign.word
+            [column] = [answer for text, answer in told.items() if person.colour in text and text.endswith("column")]
+            assert column == str(person.column + 1)
+        listed = told["the people: colours"].split()
+        assert set(listed) == set(view.scene.stays()) or (listed, view.scene.stays()) == (["nobody"], {})
+        for row in ("back", "front"):
+            people = sorted((p for p in view.scene.people if p.row == row), key=lambda p: p.column)
+            assert told.get(f"the {row} row", "").split() == [person.colour for person in people]
         timed = {question.text: question.answer for question in clip_view(scene, "more").hints}
-        assert timed["people at 0"] == str(scene.people_at(0.0))
-        assert [timed[f"event {i + 1}"] for i in range(len(scene.events))] == [event.text for event in scene.events]
+        assert timed["the people: numbers"].split()[0] == str(scene.people_at(0.0))
+        assert timed["the story"] == ("; ".join(event.text for event in scene.events) or "nothing")
+        assert len(timed["the lights"].split()) == len(scene.light_changes) + 1
+
+
+def test_a_view_that_comes_again_asks_in_other_words() -> None:
+    views = [clip_view(make_scene(5), "balanced", again=again) for again in (0, 0, 1)]
+    texts = [{question.text for question in view.asked} for view in views]
+    assert texts[0] == texts[1] != texts[2]
+    assert views[0].times == views[2].times

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tam_edge.models.street import make_scene, phrases, questions, render, score, world
+from tam_edge.models.street import Question, make_scene, phrases, questions, render, score, world
+from tam_edge.models.street.doubts import CANNOT_TELL, MISSING, PREFIX
 from tam_edge.models.street.labels import GRID, GROUP_INDEX, GROUPS, label_frame
 from tam_edge.models.street.layout import place_all
 from tam_edge.models.street.video import frame_count, write_video
@@ -56,7 +57,10 @@ def test_constants_are_pinned() -> None:
 
 
 def test_scenes_and_questions_of_a_seed_are_pinned() -> None:
-    text = "\n".join(repr((make_scene(seed), questions(make_scene(seed)))) for seed in (0, 1, 77, 900_003))
+    def certain(scene: world.Scene) -> list[Question]:
+        return [question for question in questions(scene) if not question.family.startswith(PREFIX)]
+
+    text = "\n".join(repr((make_scene(seed), certain(make_scene(seed)))) for seed in (0, 1, 77, 900_003))
     assert hashlib.sha256(text.encode()).hexdigest() == PINNED_SCENES
 
 
@@ -67,7 +71,9 @@ def test_a_frame_is_pinned() -> None:
 
 
 def test_families_are_many_and_varied(answers: dict[str, Counter[str]]) -> None:
-    assert set(answers) == set(phrases.TASK_OF_FAMILY) == set(phrases.PHRASES)
+    certain = {family for family in answers if not family.startswith(PREFIX)}
+    assert certain == set(phrases.TASK_OF_FAMILY) == set(phrases.PHRASES)
+    assert set(answers) - certain == {PREFIX + family for family in MISSING}
     varied = Counter(task for family, task in phrases.TASK_OF_FAMILY.items() if family not in phrases.YES_NO)
     assert all(varied[task] >= 3 for task in range(1, 9))
     for family, counted in answers.items():
@@ -76,7 +82,25 @@ def test_families_are_many_and_varied(answers: dict[str, Counter[str]]) -> None:
             assert set(counted) == {"yes", "no"} and share <= 0.55, (family, share)
         else:
             assert len(counted) >= 6 and share <= 0.25, (family, share, counted.most_common(2))
-        assert len(set(phrases.PHRASES[family])) >= 3
+        assert len(set(phrases.PHRASES[family.removeprefix(PREFIX)])) >= 3
+
+
+def test_what_is_not_there_cannot_be_told(answers: dict[str, Counter[str]]) -> None:
+    for family in MISSING:
+        counted = answers[PREFIX + family]
+        assert 0.15 <= counted[CANNOT_TELL] / counted.total() <= 0.25, family
+
+
+@given(SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_doubts_are_about_what_is_missing(seed: int) -> None:
+    scene = make_scene(seed)
+    colours = [person.colour for person in scene.people]
+    for question in questions(scene):
+        if question.answer == CANNOT_TELL and "in " in question.text and question.task in (1, 2, 3):
+            assert not any(f"in {colour}" in question.text for colour in colours), question
+        if question.answer == CANNOT_TELL and question.family == PREFIX + "dog action":
+            assert scene.dog is None
 
 
 def test_things_happen_in_most_clips() -> None:

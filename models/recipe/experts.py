@@ -18,7 +18,7 @@ from tam_edge.models.config import TallVAConfig
 from tam_edge.models.projector import pool
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.eye import dense_loss, load_eye
-from tam_edge.models.recipe.features import ROWS, view_of, view_pixels
+from tam_edge.models.recipe.features import view_of, view_pixels
 from tam_edge.models.recipe.joint import ROW_WEIGHTS, load_language, project
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
@@ -38,9 +38,18 @@ EVALUATION_VIEWS = 25
 
 
 def tune_experts(
-    run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = EXPERTS
+    run: Path,
+    config: TallVAConfig,
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    stage: Stage = EXPERTS,
+    rows: dict[str, float] = ROW_WEIGHTS,
 ) -> TallVA:
-    """Tune the whole model on pictures and answers; leaves RUN/experts.pt and the checkpoint that the export reads."""
+    """Tune the whole model on pictures and answers; leaves RUN/experts.pt and the checkpoint that the export reads.
+
+    `rows` says how often each row is looked at. With one expert in `config` the eye stays dense.
+    """
     torch.manual_seed(seed)
     device = training_device()
     model = load_language(run, config, tokenizer)
@@ -48,7 +57,7 @@ def tune_experts(
     model.language.load_state_dict(state["language"])
     model.projectors.load_state_dict(state["projectors"])
     eye, heads = load_eye(run, config.vision)
-    model.vision = upcycle_vision(eye, config.vision)
+    model.vision = upcycle_vision(eye, config.vision) if config.vision.experts > 1 else eye
     model.config = TallVAConfig(config.vision, config.projector, model.config.language)
     model.to(device).train()
     heads.to(device)
@@ -65,7 +74,7 @@ def tune_experts(
         total = torch.zeros((), device=device)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"experts-{seed}-{step}-{index}")
-            view, row = _draw(rng)
+            view, row = _draw(rng, rows)
             with mixed_precision(device):
                 visual, cost = see(view, row)
                 packed = pack(tokenizer, view, choose_questions(view, rng))
@@ -76,7 +85,7 @@ def tune_experts(
 
     def evaluate() -> str:
         rng = random.Random(f"experts-evaluation-{seed}")
-        drawn = [_draw(rng) for _ in range(EVALUATION_VIEWS)]
+        drawn = [_draw(rng, rows) for _ in range(EVALUATION_VIEWS)]
         return accuracy_by_family(model.language, tokenizer, {"all": lambda: [(v, see(v, row)[0]) for v, row in drawn]})
 
     modules = {"vision": model.vision, "projectors": model.projectors, "language": model.language, "heads": heads}
@@ -85,9 +94,9 @@ def tune_experts(
     return model.eval()
 
 
-def _draw(rng: random.Random) -> tuple[View, str]:
+def _draw(rng: random.Random, rows: dict[str, float]) -> tuple[View, str]:
     while True:
-        row = rng.choices(ROWS, weights=[ROW_WEIGHTS[row] for row in ROWS])[0]
+        row = rng.choices(list(rows), weights=list(rows.values()))[0]
         view = view_of(rng.randrange(FIRST_SCENE, LAST_SCENE), row)
         if view.asked:
             return view, row

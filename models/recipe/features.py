@@ -24,7 +24,7 @@ from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.eye import load_eye, roughen
 from tam_edge.models.recipe.nano import ENCODER, ROUTING
 from tam_edge.models.recipe.parallel import my_share, wait_for_all
-from tam_edge.models.recipe.views import GROUPS, View, clip_view, still_view
+from tam_edge.models.recipe.views import GROUPS, View, clip_view, still_view, whole_view
 from tam_edge.models.street.render import render
 from tam_edge.models.street.world import make_scene
 from tam_edge.models.vision import VisionTransformer
@@ -33,16 +33,20 @@ from tam_edge.runtime.vision import preprocess
 SCENES_PER_SHARD = 50
 SHARDS = 40
 ROWS = (*GROUPS, "still")
+FIXED, FIXED_GROUP = "fixed", GROUPS[1]
+"""The row of one pipeline for all tasks: the balanced row's frames, asked everything. It is filmed with that row."""
 
 
-def view_of(seed: int, row: str) -> View:
-    """The view that a key of the store names."""
+def view_of(seed: int, row: str, again: int = 0) -> View:
+    """The view that a key of the store names; `again` > 0 words its questions anew."""
     scene = make_scene(seed)
     if row == "still":
         moment = random.Random(f"still-{seed}").random() * scene.duration_seconds
-        return still_view(scene, moment, ROUTING.ladder[0].grid)
+        return still_view(scene, moment, ROUTING.ladder[0].grid, again)
+    if row == FIXED:
+        return whole_view(scene, FIXED_GROUP, again)
     group = next(group for group in GROUPS if group == row)
-    return clip_view(scene, group)
+    return clip_view(scene, group, again=again)
 
 
 def view_pixels(view: View, row: str) -> Tensor:
@@ -97,9 +101,13 @@ class Store:
 
     def by_row(self, row: str) -> list[tuple[int, str]]:
         """The keys of one row."""
+        if row == FIXED:
+            return [(index, key.replace(FIXED_GROUP, FIXED)) for index, key in self.by_row(FIXED_GROUP)]
         return [(index, key) for index, key in self.keys if key.endswith(f"/{row}")]
 
-    def load(self, key: tuple[int, str]) -> tuple[View, Tensor]:
+    def load(self, key: tuple[int, str], again: int = 0) -> tuple[View, Tensor]:
         """A view and its pooled features [N, grid*grid, D] float32."""
         seed, row = key[1].split("/")
-        return view_of(int(seed), row), self._files[key[0]].get_tensor(key[1]).float()
+        return view_of(int(seed), row, again), self._files[key[0]].get_tensor(
+            key[1].replace(FIXED, FIXED_GROUP)
+        ).float()

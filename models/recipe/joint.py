@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,14 +28,39 @@ from tam_edge.models.tallva import TallVA
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
 JOINT = Stage("joint", steps=1600, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
 VIEWS_PER_STEP = 6
-SYMBOL_SHARE = 0.15  # views of a step that stay symbolic
-ROW_WEIGHTS = {"high": 1.0, "balanced": 1.0, "more": 1.2, "still": 0.7}
+ROW_WEIGHTS = {"high": 0.6, "balanced": 2.5, "more": 1.4, "still": 0.6}  # what plans look at
+WORDINGS = 1000  # a view that comes again asks in other words
 HELD_OUT_VIEWS = 40  # per row, from the end of the store
 
 
-def hints_at(fraction_done: float) -> int:
-    """Hints of a view: many while places and times are still being learned."""
-    return 10 if fraction_done < 0.5 else 5 if fraction_done < 0.8 else 2
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a part of the stage teaches with."""
+
+    symbols: float
+    """Chance that a view stays symbolic."""
+    still: float
+    """Chance that a symbolic view is a picture."""
+    small: float
+    """Chance that a symbolic clip is cut short: a few frames teach order at a third of the price."""
+    rows: dict[str, float]
+    """How often each row of filmed views is looked at."""
+    questions: int
+    """Most questions of a view."""
+    hints: int
+    """Most hints of a view."""
+
+
+def lesson_at(fraction_done: float) -> Lesson:
+    """Pictures until colours are bound, clips and hints until places and times are, then plans and sentences."""
+    if fraction_done < 0.1:
+        pictures = {"high": 0.5, "balanced": 0.5, "more": 0.5, "still": 3.0}
+        return Lesson(symbols=0.5, still=0.55, small=0.8, rows=pictures, questions=8, hints=16)
+    if fraction_done < 0.5:
+        mixed = {"high": 0.5, "balanced": 1.0, "more": 1.5, "still": 1.5}
+        return Lesson(symbols=0.3, still=0.3, small=0.8, rows=mixed, questions=10, hints=14)
+    hints = 10 if fraction_done < 0.65 else 6 if fraction_done < 0.85 else 2
+    return Lesson(symbols=0.15, still=0.2, small=0.3, rows=ROW_WEIGHTS, questions=16, hints=hints)
 
 
 def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> TallVA:
@@ -82,32 +107,42 @@ def fit_projectors(
 
 
 def train_jointly(
-    run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = JOINT
+    run: Path,
+    config: TallVAConfig,
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    stage: Stage = JOINT,
+    lessons: Callable[[float], Lesson] = lesson_at,
 ) -> TallVA:
-    """Language model, projectors and positions on filmed views; leaves RUN/joint.pt."""
+    """Language model, projectors and positions on filmed views, as `lessons` of the part done says.
+
+    Leaves RUN/joint.pt.
+    """
     model = fit_projectors(run, config, tokenizer, seed=seed)
     device = training_device()
     symbols, store = Symbols(tokenizer), Store(run)
-    held_out = {row: store.by_row(row)[-HELD_OUT_VIEWS:] for row in ROWS}
-    taught = {row: store.by_row(row)[:-HELD_OUT_VIEWS] for row in ROWS}
+    rows = tuple(lessons(1.0).rows)
+    held_out = {row: store.by_row(row)[-HELD_OUT_VIEWS:] for row in rows}
+    taught = {row: store.by_row(row)[:-HELD_OUT_VIEWS] for row in rows}
 
     def symbolic(view: View) -> Tensor:
         tokens = symbols.tokens(view_labels(view), view.grid, model.language.embed_tokens.weight)
         return mark_positions(model.projectors.position, tokens, view)
 
     def loss_of_step(step: int) -> Tensor:
-        total = torch.zeros((), device=device)
+        total, lesson = torch.zeros((), device=device), lessons(step / stage.steps)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"joint-{seed}-{step}-{index}")
             with mixed_precision(device):
-                if rng.random() < SYMBOL_SHARE:
-                    view = random_view(rng, still=0.2)
+                if rng.random() < lesson.symbols:
+                    view = random_view(rng, lesson.still, lesson.small)
                     visual = symbolic(view)
                 else:
-                    row = rng.choices(list(ROW_WEIGHTS), weights=list(ROW_WEIGHTS.values()))[0]
-                    view, pooled = store.load(rng.choice(taught[row]))
+                    row = rng.choices(list(lesson.rows), weights=list(lesson.rows.values()))[0]
+                    view, pooled = store.load(rng.choice(taught[row]), again=rng.randrange(WORDINGS))
                     visual = project(model, pooled.to(device), view)
-                packed = pack(tokenizer, view, choose_questions(view, rng, hints=hints_at(step / stage.steps)))
+                packed = pack(tokenizer, view, choose_questions(view, rng, lesson.questions, lesson.hints))
                 loss = answer_loss(model.language, packed, visual) / VIEWS_PER_STEP
             loss.backward()
             total += loss.detach()
@@ -129,4 +164,4 @@ def _accuracy(
             (view, project(model, pooled.to(device), view)) for view, pooled in map(store.load, held_out[row])
         ]
 
-    return accuracy_by_family(model.language, tokenizer, {row: views(row) for row in ROWS})
+    return accuracy_by_family(model.language, tokenizer, {row: views(row) for row in held_out})

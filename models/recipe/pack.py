@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tam_edge.models.recipe.nano import PROMPT, STOP
 from tam_edge.models.recipe.views import View, title_of
-from tam_edge.models.street.questions import Question
+from tam_edge.models.street.question import Question
 from tam_edge.runtime.prompt import prompt_texts
 from tam_edge.runtime.tokenizer import encode_plain, encode_template
 

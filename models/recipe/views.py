@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 from tam_edge.models.recipe.grounding import ground_places, ground_times
 from tam_edge.models.recipe.nano import ROUTING, TASKS
-from tam_edge.models.street.questions import Question, questions
+from tam_edge.models.street.question import Question
+from tam_edge.models.street.questions import questions
 from tam_edge.models.street.video import VIDEO_FPS, frame_count
 from tam_edge.models.street.world import ALWAYS, FIRST_UNSEEN_SEED, Scene, Stay, make_scene
 from tam_edge.runtime.routing import Group, candidate_times, choose_times, route
 
 QUESTION_ROUNDS = 2
 BUDGET = ROUTING.max_visual_tokens or 0
-SMALL_BUDGETS = {"high": 144, "balanced": 320, "more": 300}  # visual tokens of clips that are cut short at first
+SMALL_BUDGETS = {"high": 144, "balanced": 320, "more": 250}  # visual tokens of clips that are cut short at first
 STILL_GRIDS = (12, 12, 8)
 GROUPS: tuple[Group, ...] = ("high", "balanced", "more")
 _GROUP_OF_TASK = {index + 1: ROUTING.rule(name).group for index, name in enumerate(TASKS)}
@@ -55,32 +56,48 @@ def clip_seconds(scene: Scene) -> float:
     return frame_count(scene) / VIDEO_FPS
 
 
-def clip_view(scene: Scene, group: Group, budget: int = BUDGET) -> View:
-    """The frames a plan of this row looks at, fewer where `budget` is smaller, and every question of the row."""
+def clip_view(scene: Scene, group: Group, budget: int = BUDGET, again: int = 0) -> View:
+    """The frames a plan of this row looks at, fewer where `budget` is smaller, and every question of the row.
+
+    `again` > 0 words the questions anew, here and in `still_view`.
+    """
     duration = clip_seconds(scene)
     candidates = candidate_times(duration, frame_count(scene), ROUTING)
     chosen = route(group, duration, len(candidates), BUDGET, ROUTING)
     frames = max(1, min(chosen.frames, budget // chosen.grid**2))
-    asked = tuple(question for question in _ask_often(scene) if _GROUP_OF_TASK[question.task] == group)
-    hints = tuple(ground_times(scene) if group == "more" else ground_places(scene))
+    asked = tuple(question for question in _ask_often(scene, again) if _GROUP_OF_TASK[question.task] == group)
+    hints = tuple(ground_times(scene, again) if group == "more" else ground_places(scene, again))
     return View(scene, choose_times(candidates, frames), chosen.grid, duration, asked, hints)
 
 
-def still_view(scene: Scene, seconds: float, grid: int) -> View:
+def whole_view(scene: Scene, group: Group, again: int = 0) -> View:
+    """What one pipeline for all tasks looks at: the frames of one row, and the questions and hints of every row."""
+    view = clip_view(scene, group, again=again)
+    hints = (*ground_places(scene, again), *ground_times(scene, again))
+    return replace(view, asked=tuple(_ask_often(scene, again)), hints=hints)
+
+
+def still_view(scene: Scene, seconds: float, grid: int, again: int = 0) -> View:
     """One frame as a picture, and what can be asked about a picture."""
     still = freeze(scene, seconds)
     # Fine detail cannot be read at a coarser grid, and is never asked for there.
     readable = {1, 2, 6, 7} if grid < ROUTING.ladder[0].grid else {1, 2, 3, 5, 6, 7, 8}
     asked = tuple(
-        question for question in _ask_often(still) if question.task in readable and question.family != "development"
+        question
+        for question in _ask_often(still, again)
+        if question.task in readable and question.family != "development"
     )
-    hints = tuple(question for question in ground_places(still) if question.task in readable | {5})
+    hints = tuple(question for question in ground_places(still, again) if question.task in readable | {5})
     return View(still, (0.0,), grid, 0.0, asked, hints)
 
 
-def _ask_often(scene: Scene) -> list[Question]:
+def _ask_often(scene: Scene, again: int) -> list[Question]:
     """The scene's questions in several wordings and about several people: one look at a scene teaches more."""
-    asked = {question.text: question for again in range(QUESTION_ROUNDS) for question in questions(scene, again)}
+    asked = {
+        question.text: question
+        for ask in range(QUESTION_ROUNDS)
+        for question in questions(scene, QUESTION_ROUNDS * again + ask)
+    }
     return list(asked.values())
 
 

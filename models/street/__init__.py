@@ -4,7 +4,8 @@ Reading order: world (what there is), layout (where it stands), render (backdrop
 (what each patch shows), questions (with phrases), score, video.
 """
 
-from tam_edge.models.street.questions import Question, questions
+from tam_edge.models.street.question import Question
+from tam_edge.models.street.questions import questions
 from tam_edge.models.street.render import render
 from tam_edge.models.street.score import score
 from tam_edge.models.street.world import Scene, make_scene

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from tam_edge.models.street import phrases
+from tam_edge.models.street.doubts import doubts
 from tam_edge.models.street.layout import SIGN_X, column_x
+from tam_edge.models.street.question import Asked, Question, name_person
 from tam_edge.models.street.world import (
     ACTIONS,
     ARMS,
@@ -25,6 +26,7 @@ from tam_edge.models.street.world import (
 )
 
 SEEN_FRACTION = 0.4  # what a few frames must not miss is in view for at least this part of the clip
+REWORDED = 5000  # round of wordings from which families that ask in doubt borrow
 SIDES = ("left", "middle", "right")
 KEEP = {  # how often a frequent answer is asked for, so that guessing it does not pay
     ("count at the end", "0"): 0.5,
@@ -42,21 +44,14 @@ KEEP = {  # how often a frequent answer is asked for, so that guessing it does n
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question as a person would type it, its answer, its task type (1-8) and its family."""
-
-    text: str
-    answer: str
-    task: int
-    family: str
-
-
-Asked = Iterator[tuple[str, dict[str, str], str]]  # family, what fills the phrase, answer
-
-
 def questions(scene: Scene, again: int = 0) -> list[Question]:
     """Every question of this scene, in a fixed order; `again` > 0 words them anew and asks about others."""
+    borrowed = _certain(scene, REWORDED + again)
+    return [*_certain(scene, again), *doubts(scene, borrowed, random.Random(f"doubts-{scene.seed}-{again}"))]
+
+
+def _certain(scene: Scene, again: int) -> list[Question]:
+    """The questions about what is there."""
     rng = random.Random(f"questions-{scene.seed}-{again}")
     asked = []
     for ask in _ASKERS:
@@ -66,11 +61,6 @@ def questions(scene: Scene, again: int = 0) -> list[Question]:
             text = rng.choice(phrases.PHRASES[family]).format(**fills)
             asked.append(Question(text, answer, phrases.TASK_OF_FAMILY[family], family))
     return asked
-
-
-def name_person(colour: str, rng: random.Random) -> str:
-    """One of the ways to point somebody out by the colour of the clothes."""
-    return rng.choice(("the person in {}", "the person in {}", "the one in {}", "whoever wears {}")).format(colour)
 
 
 def _seen(scene: Scene, stay: Stay) -> bool:

@@ -1,0 +1,86 @@
+"""The study trains four arms that differ in plan and in experts only, each of them a run that can be exported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tam_edge.models.checkpoint import load_checkpoint
+from tam_edge.models.config import NANO
+from tam_edge.models.language import LanguageModel
+from tam_edge.models.projector import PositionEmbedding
+from tam_edge.models.recipe import features, joint
+from tam_edge.models.recipe.eye import DenseHeads
+from tam_edge.models.recipe.features import FIXED, Store, film, view_of
+from tam_edge.models.recipe.nano import ROUTING
+from tam_edge.models.recipe.study import ARMS, train_arms
+from tam_edge.models.recipe.tokenizer import train_tokenizer
+from tam_edge.models.vision import VisionTransformer
+from tam_edge.runtime.errors import UsageError
+
+
+def test_one_pipeline_is_asked_everything() -> None:
+    fixed = view_of(3, FIXED)
+    balanced = view_of(3, "balanced")
+    assert (fixed.times, fixed.grid) == (balanced.times, balanced.grid)
+    assert {question.task for question in fixed.asked} > {question.task for question in balanced.asked}
+    rule = next(rule for rule in ROUTING.tasks if rule.group == "more")
+    assert any(ROUTING.tasks[question.task - 1].group == rule.group for question in fixed.asked)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with untrained weights in every file that a study starts from."""
+    folder: Path = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    tokenizer: Tokenizer = train_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vision = VisionTransformer(replace(NANO.vision, experts=1))
+    language = LanguageModel(replace(NANO.language, vocab_size=tokenizer.get_vocab_size()))
+    assert NANO.projector.position is not None
+    position = PositionEmbedding(NANO.projector.position, NANO.language.width)
+    for name, modules in (
+        ("eye.pt", {"vision": vision, "heads": DenseHeads(NANO.vision.width)}),
+        ("symbols.pt", {"language": language, "position": position}),
+    ):
+        torch.save({"modules": {key: module.state_dict() for key, module in modules.items()}}, folder / name)
+    (folder / "inductor").mkdir()
+    (folder / "inductor" / "metrics.json").write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "SCENES_PER_SHARD", 3)
+        film(folder, NANO.vision, shards=1)
+        patch.setattr(joint, "HELD_OUT_VIEWS", 1)
+        joint.fit_projectors(folder, NANO, tokenizer, stage=replace(joint.PROJECTORS, steps=1))
+    finished = torch.load(folder / "projectors.pt", weights_only=True) | {"step": joint.PROJECTORS.steps}
+    torch.save(finished, folder / "projectors.pt")
+    return folder
+
+
+def test_the_fixed_row_is_the_balanced_rows_film(run: Path) -> None:
+    store = Store(run)
+    [*fixed], [*balanced] = store.by_row(FIXED), store.by_row("balanced")
+    assert len(fixed) == len(balanced) > 0
+    assert torch.equal(store.load(fixed[0])[1], store.load(balanced[0])[1])
+
+
+def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "HELD_OUT_VIEWS", 1)
+    folders = train_arms(run, tmp_path / "study", scale=0.0001)
+    assert [folder.name for folder in folders] == ["dense-fixed", "moe-fixed", "dense-planned", "moe-planned"]
+    models = [load_checkpoint(folder) for folder in folders]
+    assert [model.config.vision.experts for model in models] == [arm.experts for arm in ARMS] == [1, 4, 1, 4]
+    words = [model.language.embed_tokens.weight for model in models]
+    assert not torch.equal(words[0], words[2]), "the plans have trained different language models"
+    assert all((folder / "inductor" / "metrics.json").is_file() for folder in folders)
+    began = (folders[0] / "experts.pt").stat().st_mtime_ns
+    train_arms(run, tmp_path / "study", scale=0.0001)
+    assert (folders[0] / "experts.pt").stat().st_mtime_ns == began, "a finished arm is trained again"
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"lacks eye\.pt"):
+        train_arms(tmp_path, tmp_path / "study")
