@@ -61,14 +61,14 @@ class Recipe:
 
     wide: Tuning = field(
         default_factory=lambda: Tuning(
-            _stage("wide", 1000, 1.5e-4), Mixture(labelled=0.0, wide=0.36, public=0.22, street=0.12, none=0.1)
+            _stage("wide", 800, 1.5e-4), Mixture(labelled=0.0, wide=0.36, public=0.22, street=0.12, none=0.1)
         )
     )
     """Tuned once, on everything but labelled questions."""
 
     fold: Tuning = field(
         default_factory=lambda: Tuning(
-            _stage("fold", 300, 8e-5), Mixture(labelled=0.36, wide=0.24, public=0.08, street=0.1, none=0.1)
+            _stage("fold", 180, 8e-5), Mixture(labelled=0.48, wide=0.22, public=0.05, street=0.08, none=0.1)
         )
     )
     """Tuned for each fold and for the shipped model, from the wide one."""
