@@ -21,8 +21,10 @@ from tam_edge.models.inductor_questions import (
     question_key,
     read_labelled,
     read_paraphrases,
+    read_rephrased,
     read_wide,
 )
+from tam_edge.models.inductor_rewording import reworded
 from tam_edge.models.street.questions import questions
 from tam_edge.models.street.world import make_scene
 
@@ -58,6 +60,12 @@ class Mixture:
     none: float
     """Texts that are no question about a video; their target is the even distribution."""
 
+    rephrased: float = 0.0
+    """Written for training only, in unusual order."""
+
+    reworded: float = 0.0
+    """Share of all drawn questions that are said in other words, by rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionSets:
@@ -71,6 +79,9 @@ class QuestionSets:
 
     wide: tuple[tuple[LabelledQuestion, ...], ...]
     """Written questions that are only trained on, a group per task type."""
+
+    rephrased: tuple[tuple[LabelledQuestion, ...], ...]
+    """Written questions in unusual order, only trained on, a group per task type."""
 
     public: Groups
     """Weakly labelled questions, a group per task type."""
@@ -108,11 +119,11 @@ def collect(queries: Path | None, street: Groups = (), *, held_out_folds: Collec
     hidden = frozenset(question_key(text) for text in [one.text for one in held_out] + _paraphrases())
     seen = [one for one in labelled if question_key(one.text) not in hidden]
     kinds = ([one for one in seen if one.source == "written"], [one for one in seen if one.source != "written"])
-    wide = [one for one in read_wide() if question_key(one.text) not in hidden]
     return QuestionSets(
         labelled=tuple(tuple(kind) for kind in kinds if kind),
         held_out=held_out,
-        wide=tuple(tuple(one for one in wide if one.task == task) for task in range(1, len(TASKS) + 1)),
+        wide=_by_task(read_wide(), hidden),
+        rephrased=_by_task(read_rephrased(), hidden),
         public=_public_groups(queries, hidden) if queries is not None else (),
         street=tuple((task, kept) for task, texts in street if (kept := _without(texts, hidden))),
         phrases=load_phrases(),
@@ -126,6 +137,8 @@ def draw(sets: QuestionSets, mixture: Mixture, rng: np.random.Generator, count: 
     targets = np.empty((count, len(TASKS)), np.float32)
     while len(texts) < count:
         text, task, second = _draw_one(sets, mixture, rng)
+        if mixture.reworded and task != NO_TASK and rng.random() < mixture.reworded:
+            text = reworded(text, rng)
         if question_key(text) in sets.hidden:
             continue
         targets[len(texts)] = _target(task, second)
@@ -155,6 +168,13 @@ def _without(texts: Iterable[str], hidden: Collection[tuple[str, ...]]) -> tuple
     return tuple(text for text in texts if question_key(text) not in hidden)
 
 
+def _by_task(
+    questions_: Iterable[LabelledQuestion], hidden: Collection[tuple[str, ...]]
+) -> tuple[tuple[LabelledQuestion, ...], ...]:
+    kept = [one for one in questions_ if question_key(one.text) not in hidden]
+    return tuple(tuple(one for one in kept if one.task == task) for task in range(1, len(TASKS) + 1))
+
+
 def _public_groups(queries: Path, hidden: Collection[tuple[str, ...]]) -> Groups:
     found: dict[int, dict[str, None]] = {}
     for question in read_public_questions(queries):
@@ -165,7 +185,7 @@ def _public_groups(queries: Path, hidden: Collection[tuple[str, ...]]) -> Groups
 
 
 def _draw_one(sets: QuestionSets, mixture: Mixture, rng: np.random.Generator) -> Drawn:
-    shares = (mixture.labelled, mixture.wide, mixture.public, mixture.street, mixture.none)
+    shares = (mixture.labelled, mixture.wide, mixture.public, mixture.street, mixture.none, mixture.rephrased)
     source = int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))
     if source == 0 and sets.labelled:
         kind = 0 if len(sets.labelled) == 1 or rng.random() < _WRITTEN_SHARE else 1
@@ -179,6 +199,8 @@ def _draw_one(sets: QuestionSets, mixture: Mixture, rng: np.random.Generator) ->
     if source == 4:
         text = noise(rng) if rng.random() < _NOISE_SHARE else pick(sets.phrases.none["train"], rng)
         return text, NO_TASK, None
+    if source == 5:
+        return _one_of(sets.rephrased[int(rng.integers(len(sets.rephrased)))], rng)
     task = int(rng.integers(1, len(TASKS) + 1))
     return generate(sets.phrases, task, rng), task, None
 

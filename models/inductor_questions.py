@@ -1,7 +1,8 @@
 """The questions whose task type a person decided, and what keeps those that are measured on out of training.
 
-`written_questions.jsonl` and `wide_questions.jsonl` were written for this project; a folder may add labelled public
-ones. `paraphrases.jsonl` says labelled questions in other words and is only ever measured on.
+`written_questions.jsonl`, `wide_questions.jsonl` and `rephrased_questions.jsonl` were written for this project; a
+folder may add labelled public ones. `paraphrases.jsonl` says labelled questions in other words and is only ever
+measured on.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parent / "data"
-WRITTEN_FILE, WIDE_FILE, PARAPHRASES_FILE = (
-    DATA / f"{name}.jsonl" for name in ("written_questions", "wide_questions", "paraphrases")
+WRITTEN_FILE, WIDE_FILE, REPHRASED_FILE, PARAPHRASES_FILE = (
+    DATA / f"{name}.jsonl" for name in ("written_questions", "wide_questions", "rephrased_questions", "paraphrases")
 )
 FOLDS = 5
 
@@ -76,6 +77,11 @@ def read_labelled(queries: Path | None) -> list[LabelledQuestion]:
 def read_wide() -> list[LabelledQuestion]:
     """Written questions that are only trained on."""
     return [_labelled(record | {"source": "wide"}) for record in _records(WIDE_FILE)]
+
+
+def read_rephrased() -> list[LabelledQuestion]:
+    """Written questions that put things the other way round; only trained on."""
+    return [_labelled(record | {"source": "rephrased"}) for record in _records(REPHRASED_FILE)]
 
 
 def read_paraphrases() -> list[Paraphrase]:
