@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tam_edge.models.inductor import TASKS
-from tam_edge.models.inductor_phrases import Phrases, dressed, generate, load_phrases, noise, pick
+from tam_edge.models.inductor_phrases import Phrases, dressed, expand, generate, load_phrases, noise, pick
 from tam_edge.models.inductor_public import read_public_questions, weak_task
 from tam_edge.models.inductor_questions import (
     LabelledQuestion,
@@ -81,7 +81,7 @@ class QuestionSets:
     """Written questions that are only trained on, a group per task type."""
 
     rephrased: tuple[tuple[LabelledQuestion, ...], ...]
-    """Written questions in unusual order, only trained on, a group per task type."""
+    """Written questions and templates in unusual order, only trained on, a group per task type."""
 
     public: Groups
     """Weakly labelled questions, a group per task type."""
@@ -200,7 +200,8 @@ def _draw_one(sets: QuestionSets, mixture: Mixture, rng: np.random.Generator) ->
         text = noise(rng) if rng.random() < _NOISE_SHARE else pick(sets.phrases.none["train"], rng)
         return text, NO_TASK, None
     if source == 5:
-        return _one_of(sets.rephrased[int(rng.integers(len(sets.rephrased)))], rng)
+        text, task, second = _one_of(sets.rephrased[int(rng.integers(len(sets.rephrased)))], rng)
+        return expand(text, sets.phrases.slots, rng), task, second
     task = int(rng.integers(1, len(TASKS) + 1))
     return generate(sets.phrases, task, rng), task, None
 

@@ -80,7 +80,7 @@ def read_wide() -> list[LabelledQuestion]:
 
 
 def read_rephrased() -> list[LabelledQuestion]:
-    """Written questions that put things the other way round; only trained on."""
+    """Written questions, and templates of some, that put things the other way round; only trained on."""
     return [_labelled(record | {"source": "rephrased"}) for record in _records(REPHRASED_FILE)]
 
 
