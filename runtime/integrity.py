@@ -56,6 +56,11 @@ def check_files(folder: Path, files: Mapping[str, FileSpec], *, verify: bool) ->
         _write_record(record_file, seen)
 
 
+def forget(folder: Path) -> None:
+    """Drop the record of a bundle whose folder is about to go."""
+    _record_file(folder).unlink(missing_ok=True)
+
+
 def _check_file(folder: Path, field: str, spec: FileSpec, known: _Seen | None) -> _Seen:
     path = path_inside(folder, spec.file, f"{field}.file")
     status = path.stat()

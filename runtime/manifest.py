@@ -51,6 +51,8 @@ class ImagePreprocessing(Entry):
 
     resize: Literal["bicubic"] = "bicubic"
     """Resampling filter; the picture is squashed to the square, its aspect ratio is not kept."""
+    bars: Literal["keep", "crop"] = "keep"
+    """Whether black bars on both sides of the picture are squashed with it, or cut off first."""
     mean: tuple[float, float, float]
     """Mean per channel, RGB, after rescaling."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]

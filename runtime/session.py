@@ -243,6 +243,15 @@ class VideoQA:
                 pass
             return stream.answer
 
+    def share_features(self, other: VideoQA) -> None:
+        """Use the patch features that `other`, which may be closed by now, has kept, and keep new ones there.
+
+        Raises: UsageError if the two bundles' encoders are not the same files, preprocessed in the same way.
+        """
+        if self.bundle.manifest.encoders != other.bundle.manifest.encoders:
+            raise UsageError("patch features can be shared between bundles with the same encoders only")
+        self._features = other._features
+
     def close(self) -> None:
         """Free every engine; closing twice is fine."""
         self._stop()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tam_edge.runtime.bars import without_bars
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines import Engine
 from tam_edge.runtime.errors import BundleError
@@ -101,8 +102,10 @@ def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float
 
     side = spec.image_px
     images = np.empty((len(pixels), 3, side, side), np.float32)
+    crop = spec.preprocessing.bars == "crop"
     for image, frame in zip(images, pixels, strict=True):
-        resized = Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC)
+        picture = np.ascontiguousarray(without_bars(frame)) if crop else frame
+        resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
         image[:] = np.asarray(resized).transpose(2, 0, 1)  # [H, W, 3] -> [3, H, W]
     images *= np.float32(spec.preprocessing.rescale)
     images -= np.asarray(spec.preprocessing.mean, np.float32).reshape(1, 3, 1, 1)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 # Threads that spin while they wait make two suites on one machine take ten times as long; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that puts the suite in the background ignores SIGINT for it, and what a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings on a busy two-core machine say nothing about the code; CI draws the same examples every time.
 settings.register_profile("tam-edge", deadline=None, derandomize=bool(os.environ.get("TAM_EDGE_REQUIRE")))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_bundle import EMBEDDING, PATCH_PX, SIDE, TOP, encoder_weights, engine, make_tiny_bundle
+from tiny_bundle import EMBEDDING, PATCH_PX, SIDE, encoder_by_hand, encoder_weights, engine, make_tiny_bundle
 
 from tam_edge.runtime.engines import choose_engine, open_engine, open_language_engine
 from tam_edge.runtime.engines.llamacpp import CHUNK_TOKENS
@@ -78,21 +78,6 @@ def test_onnx_moe_node_is_the_formula(folder):
     [found] = eye.run({"pixels": pixels})
     np.testing.assert_allclose(found, encoder_by_hand(pixels, weights), atol=2e-5)
     eye.close()
-
-
-def encoder_by_hand(pixels, w):
-    patches = pixels.reshape(-1, 3, SIDE, PATCH_PX, SIDE, PATCH_PX).transpose(0, 2, 4, 1, 3, 5)
-    tokens = patches.reshape(-1, 3 * PATCH_PX**2) @ w["patch"].reshape(len(w["patch"]), -1).T + w["patch_bias"]
-    logits = tokens @ w["gate"]
-    mixed = np.zeros_like(tokens)
-    for row, (token, scores) in enumerate(zip(tokens, logits, strict=True)):
-        best = np.argsort(-scores, kind="stable")[:TOP]
-        shares = np.exp(scores[best] - scores[best].max())
-        for share, expert in zip(shares / shares.sum(), best, strict=True):
-            hidden = w["fc1"][expert] @ token + w["fc1_bias"][expert]
-            hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
-            mixed[row] += share * (w["fc2"][expert] @ hidden + w["fc2_bias"][expert])
-    return (tokens + mixed).reshape(len(pixels), SIDE * SIDE, -1)
 
 
 def test_onnx_errors_are_one_line_and_name_the_file(folder, tmp_path, capfd):

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rough_models import TINY, roughen
+from rough_models import TINY, save_rough_run
 from safetensors.torch import load_file, save_file
-from tiny_base import make_bert, make_run
-from tiny_bundle import LADDER, language_tokenizer, routing_json
+from tiny_bundle import LADDER, routing_json
 from typer.testing import CliRunner
 
 from tam_edge.export import answers, bundle, inductor, manifest
@@ -25,7 +24,6 @@ from tam_edge.export.inductor import ENGINE_FILE, InductorExport
 from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityError
 from tam_edge.export.peak import graph_peak_bytes, language_peak_bytes
-from tam_edge.models.checkpoint import save_checkpoint
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
@@ -37,35 +35,10 @@ QUESTIONS = 4
 FACTS = replace(NANO_FACTS, name="rough", routing=Routing.model_validate(routing_json()), max_output_tokens=3)
 
 
-def _save_run(run: Path) -> None:
-    torch.set_num_threads(1)
-    model = TallVA(replace(TINY, language=replace(TINY.language, context=1024, tied=False)))
-    roughen(model.vision)
-    roughen(model.projectors)
-    roughen(model.language, gain=0.6)
-    torch.nn.init.normal_(model.language.embed_tokens.weight, std=0.2)
-    _speak_clearly(model.language.lm_head)
-    save_checkpoint(run, model)
-    language_tokenizer().save(str(run / "tokenizer.json"))
-    folder = run / "inductor"
-    (run / "base").mkdir()
-    make_run(folder, make_bert(run / "base"))
-    (run / "training.json").write_text(json.dumps({"seed": 3, "minutes": {"eye": 1.5, "joint": 2.0}}))
-
-
-def _speak_clearly(head: torch.nn.Linear) -> None:
-    """Only eight letters are ever likely, so that the best is far ahead of the second: rounding must not choose."""
-    letters = [language_tokenizer().token_to_id(letter) for letter in "abcdefgh"]
-    likely = torch.zeros(head.out_features, 1)
-    likely[letters] = 2.0
-    with torch.no_grad():
-        head.weight.mul_(likely)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    _save_run(folder)
+    save_rough_run(folder, TINY)
     return folder
 
 

@@ -122,10 +122,23 @@ def test_wheel_answers_a_question_outside_the_repository(fresh_environment, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [("train", "nano"), ("export", "nano", "--run", "run", "--out", "bundle")])
-def test_command_of_a_missing_extra_says_so_in_one_line(fresh_environment, tmp_path, command):
+EVAL = ("eval", "synthetic", "--seed", "990001")
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("export", ("train", "nano")),
+        ("export", ("export", "nano", "--run", "run", "--out", "bundle")),
+        ("export", ("train", "study", "--run", "run", "--out", "study")),
+        ("export", ("export", "study", "--study", "study", "--out", "bundles")),
+        ("export", (*EVAL, "--ablate", "lowest-2")),
+        ("figures", (*EVAL, "--ablate", "fixed", "--figures", "folder")),
+    ],
+)
+def test_command_of_a_missing_extra_says_so_in_one_line(fresh_environment, tmp_path, extra, command):
     run = in_environment(fresh_environment, tmp_path, "tam-edge", *command)
     assert run.returncode == 1
-    assert "tam-edge[export]" in run.stderr
+    assert f"tam-edge[{extra}]" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -20,6 +20,7 @@ PUBLIC_METHODS = {
     "max_tokens=None, temperature=0.0, seed=0)",
     "ask": "(self, video, question, *, plan=None, strategy=None, frames=None, grid=None, "
     "max_tokens=None, temperature=0.0, seed=0)",
+    "share_features": "(self, other)",
     "close": "(self)",
 }
 

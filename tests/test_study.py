@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from tam_edge.apps.cli import run as command
+from tam_edge.apps.interrupt import Interrupt
 from tam_edge.models.checkpoint import load_checkpoint
 from tam_edge.models.config import NANO
 from tam_edge.models.language import LanguageModel
@@ -16,6 +19,7 @@ from tam_edge.models.projector import PositionEmbedding
 from tam_edge.models.recipe import features, joint
 from tam_edge.models.recipe.eye import DenseHeads
 from tam_edge.models.recipe.features import FIXED, Store, film, view_of
+from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.nano import ROUTING
 from tam_edge.models.recipe.study import ARMS, train_arms
 from tam_edge.models.recipe.tokenizer import train_tokenizer
@@ -45,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     position = PositionEmbedding(NANO.projector.position, NANO.language.width)
     for name, modules in (
         ("eye.pt", {"vision": vision, "heads": DenseHeads(NANO.vision.width)}),
-        ("symbols.pt", {"language": language, "position": position}),
+        ("symbols.pt", {"language": language, "position": position, "guidance": Guidance(language, tokenizer)}),
     ):
         torch.save({"modules": {key: module.state_dict() for key, module in modules.items()}}, folder / name)
     (folder / "inductor").mkdir()
@@ -69,18 +73,30 @@ def test_the_fixed_row_is_the_balanced_rows_film(run: Path) -> None:
 
 def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "HELD_OUT_VIEWS", 1)
-    folders = train_arms(run, tmp_path / "study", scale=0.0001)
-    assert [folder.name for folder in folders] == ["dense-fixed", "moe-fixed", "dense-planned", "moe-planned"]
+    found = train_arms(run, tmp_path / "study", steps=1)
+    assert list(found) == ["dense-fixed", "moe-fixed", "dense-planned", "moe-planned"]
+    folders = list(found.values())
     models = [load_checkpoint(folder) for folder in folders]
     assert [model.config.vision.experts for model in models] == [arm.experts for arm in ARMS] == [1, 4, 1, 4]
     words = [model.language.embed_tokens.weight for model in models]
     assert not torch.equal(words[0], words[2]), "the plans have trained different language models"
     assert all((folder / "inductor" / "metrics.json").is_file() for folder in folders)
+    for folder in folders:
+        said = json.loads((folder / "training.json").read_text())
+        steps = [said[f"steps_{stage}"] for stage in ("joint", "parting", "experts")]
+        assert said["seed"] == 0 and steps == [1, 1, 1]
+        assert set(said["minutes"]) == {"joint", "experts"}
     began = (folders[0] / "experts.pt").stat().st_mtime_ns
-    train_arms(run, tmp_path / "study", scale=0.0001)
+    train_arms(run, tmp_path / "study", steps=1)
     assert (folders[0] / "experts.pt").stat().st_mtime_ns == began, "a finished arm is trained again"
+    for other in ({"steps": 2}, {"steps": 1, "seed": 1}):
+        with pytest.raises(UsageError, match="was begun with --seed 0 --steps 1: say so again"):
+            train_arms(run, tmp_path / "study", **other)
 
 
-def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"lacks eye\.pt"):
-        train_arms(tmp_path, tmp_path / "study")
+def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "study", "--run", str(tmp_path), "--out", str(tmp_path / "study")]
+    assert command(arguments, Interrupt()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "lacks eye.pt" in line and "inductor/metrics.json: `tam-edge train nano --run" in line
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ knows the key words below; the answers are babble, but the same babble every tim
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,29 @@ def encoder_weights(draw: np.random.Generator, width: int = WIDTH) -> dict[str, 
     }
     scale = {"patch": 0.1, "gate": 1.0, "fc1": 0.3, "fc2": 0.3}
     return {name: _normal(draw, shape, scale.get(name, 0.1)) for name, shape in shapes.items()}
+
+
+def best_experts(scores: np.ndarray) -> np.ndarray:
+    """The experts of one token that its gate logits [E] choose."""
+    return np.argsort(-scores, kind="stable")[:TOP]
+
+
+def encoder_by_hand(
+    pixels: np.ndarray, w: dict[str, np.ndarray], choose: Callable[[np.ndarray], Iterable[int]] = best_experts
+) -> np.ndarray:
+    """The tiny encoder, literally: pixels [N, 3, px, px] -> [N, S*S, D]."""
+    patches = pixels.reshape(-1, 3, SIDE, PATCH_PX, SIDE, PATCH_PX).transpose(0, 2, 4, 1, 3, 5)
+    tokens = patches.reshape(-1, 3 * PATCH_PX**2) @ w["patch"].reshape(len(w["patch"]), -1).T + w["patch_bias"]
+    logits = tokens @ w["gate"]
+    mixed = np.zeros_like(tokens)
+    for row, (token, scores) in enumerate(zip(tokens, logits, strict=True)):
+        chosen = np.array(choose(scores))
+        shares = np.exp(scores[chosen] - scores[chosen].max())
+        for share, expert in zip(shares / shares.sum(), chosen, strict=True):
+            hidden = w["fc1"][expert] @ token + w["fc1_bias"][expert]
+            hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+            mixed[row] += share * (w["fc2"][expert] @ hidden + w["fc2_bias"][expert])
+    return (tokens + mixed).reshape(len(pixels), SIDE * SIDE, -1)
 
 
 def projector_graph(draw: np.random.Generator, grid: int, width: int = EMBEDDING):

@@ -1,7 +1,6 @@
-"""Stage 3: the dense eye becomes a mixture of experts, and eye, projectors and language model are tuned together.
+"""Stage 3b: the eye with its parted experts, projectors and language model are tuned together.
 
-Upcycling copies every MLP into four experts, so the model starts where stage 2 left it; the router losses keep the
-four in use while answers, and the dense labels that taught the eye, pull them apart.
+Answers and the dense labels that taught the eye pay, and the router losses, which keep all experts in use.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from tam_edge.models.checkpoint import save_checkpoint
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.projector import pool
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
-from tam_edge.models.recipe.eye import dense_loss, load_eye
+from tam_edge.models.recipe.eye import dense_loss
 from tam_edge.models.recipe.features import view_of, view_pixels
 from tam_edge.models.recipe.joint import ROW_WEIGHTS, load_language, project
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.parallel import my_share
+from tam_edge.models.recipe.parting import load_parted
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
 from tam_edge.models.tallva import TallVA
-from tam_edge.models.vision import upcycle_vision
 
-EXPERTS = Stage("experts", steps=300, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)
+EXPERTS = Stage("experts", steps=160, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)
 VIEWS_PER_STEP = 4
 FIRST_SCENE, LAST_SCENE = 100_000, 899_999  # scenes that no filmed view shows
 LABEL_FRAMES = 4  # frames of a view that also pay for their dense labels
@@ -56,8 +55,7 @@ def tune_experts(
     state = torch.load(run / "joint.pt", weights_only=True)["modules"]
     model.language.load_state_dict(state["language"])
     model.projectors.load_state_dict(state["projectors"])
-    eye, heads = load_eye(run, config.vision)
-    model.vision = upcycle_vision(eye, config.vision) if config.vision.experts > 1 else eye
+    model.vision, heads = load_parted(run, config.vision)
     model.config = TallVAConfig(config.vision, config.projector, model.config.language)
     model.to(device).train()
     heads.to(device)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from tam_edge.models.street.layout import SIGN_X, column_x
 from tam_edge.models.street.question import Question
 from tam_edge.models.street.questions import SIDES
-from tam_edge.models.street.world import COLOURS, ROAD_COLUMNS, ROWS, Scene, Stay
+from tam_edge.models.street.world import ACTIONS, ARMS, COLOURS, EXPRESSIONS, HELD, ROAD_COLUMNS, ROWS, Scene, Stay
 
 FAMILY = "grounding"
 TENTHS = tuple(range(0, 100, 10))  # per cent of the clip at which something is asked
@@ -29,14 +29,28 @@ DOERS = ("{}", "the one {}", "who is {}")
 def ground_places(scene: Scene, again: int = 0) -> list[Question]:
     """Who is there at all; and what is where, for everything that never comes or goes (a picture has nothing else)."""
     rng = random.Random(f"places-{scene.seed}-{again}")
-    hints = [*_presence(scene, rng), *_people(scene, rng), *_rows(scene), *_things(scene), *_characters(scene)]
+    hints = [
+        *_presence(scene, rng),
+        *_people(scene, rng),
+        *_checks(scene, rng),
+        *_rows(scene),
+        *_things(scene),
+        *_characters(scene),
+    ]
+    return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
+
+
+def ground_people(scene: Scene, again: int = 0) -> list[Question]:
+    """Who does what where, and nothing else: each person by two names. With these alone names are bound soonest."""
+    rng = random.Random(f"people-{scene.seed}-{again}")
+    hints = [*_presence(scene, rng), *_people(scene, rng), *_people(scene, rng)]
     return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
 
 
 def ground_times(scene: Scene, again: int = 0) -> list[Question]:
     """What is when: light and people at some moments, when things come and go, and everything that happens in order."""
     rng = random.Random(f"times-{scene.seed}-{again}")
-    hints = [*_stories(scene), *_moments(scene, rng), *_turns(scene, rng), *_presence(scene, rng)]
+    hints = [*_stories(scene, rng), *_moments(scene, rng), *_turns(scene, rng), *_presence(scene, rng)]
     return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
 
 
@@ -53,7 +67,7 @@ def _presence(scene: Scene, rng: random.Random) -> Iterator[Hint]:
     there = scene.stays()
     yield "the people: colours", " ".join(colour for colour in COLOURS if colour in there) or "nobody", 1
     for colour in rng.sample(COLOURS, 3):
-        yield f"{_name(colour, rng)}: here", "yes" if colour in there else "no", 1
+        yield f"{_name(colour, rng)}: here", _yes(colour in there), 1
 
 
 def _people(scene: Scene, rng: random.Random) -> Iterator[Hint]:
@@ -66,6 +80,29 @@ def _people(scene: Scene, rng: random.Random) -> Iterator[Hint]:
         yield f"{_name(person.colour, rng)}: column", str(person.column + 1), 5
         if doings.count(person.doing) == 1:
             yield f"{rng.choice(DOERS).format(person.doing)}: colour", person.colour, 2
+
+
+def _checks(scene: Scene, rng: random.Random) -> Iterator[Hint]:
+    """Yes or no about what was told right or wrong: comparing a word with a picture is learned last."""
+    doings = {person.doing for person in scene.people}
+    for doing in rng.sample((*ACTIONS, *ARMS, *HELD), 2):
+        yield f"somebody {doing}: here", _yes(doing in doings), 2
+    steady = [person for person in scene.people if person.stay == Stay() and not person.later]
+    for person in rng.sample(steady, min(2, len(steady))):
+        doing = person.doing if rng.random() < 0.5 else rng.choice((*ACTIONS, *ARMS, *HELD))
+        yield f"{_name(person.colour, rng)} {doing}: so", _yes(doing == person.doing), 2
+    if len(steady) > 1:
+        one, other = rng.sample(steady, 2)
+        if one.column != other.column:
+            text = f"{_name(one.colour, rng)} left of {_name(other.colour, rng)}: so"
+            yield text, _yes(one.column < other.column), 5
+    if scene.visitor and scene.visitor.stay == Stay():
+        mood = scene.visitor.expression if rng.random() < 0.5 else rng.choice(EXPRESSIONS)
+        yield f"the face {mood}: so", _yes(mood == scene.visitor.expression), 3
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 def _rows(scene: Scene) -> Iterator[Hint]:
@@ -101,8 +138,12 @@ def _characters(scene: Scene) -> Iterator[Hint]:
         yield "the car: digit", scene.cars[0].code[1], 8
 
 
-def _stories(scene: Scene) -> Iterator[Hint]:
+def _stories(scene: Scene, rng: random.Random) -> Iterator[Hint]:
     """Lists in order: told one after the other, each item is an answer to "what comes next"."""
+    if len(scene.events) > 1:
+        one, other = rng.sample(scene.events, 2)
+        if one.text != other.text:
+            yield f"{one.text} before {other.text}: so", _yes(one.seconds < other.seconds), 4
     yield "the story", "; ".join(event.text for event in scene.events) or "nothing", 4
     yield "the lights", " ".join(scene.light_at(seconds) for seconds in (0.0, *scene.light_changes)), 4
     changes = sorted(

@@ -17,6 +17,7 @@ from torch.nn import functional
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.features import ROWS, Store
+from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
@@ -26,9 +27,9 @@ from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
-JOINT = Stage("joint", steps=1600, muon_lr=1.5e-3, adam_lr=1e-3, warmup_steps=40, decay_from=0.45)
+JOINT = Stage("joint", steps=2400, muon_lr=8e-4, adam_lr=8e-4, warmup_steps=40, decay_from=0.3)
 VIEWS_PER_STEP = 6
-ROW_WEIGHTS = {"high": 0.6, "balanced": 2.5, "more": 1.4, "still": 0.6}  # what plans look at
+ROW_WEIGHTS = {"high": 1.0, "balanced": 1.6, "more": 2.0, "still": 0.4}  # what plans look at
 WORDINGS = 1000  # a view that comes again asks in other words
 HELD_OUT_VIEWS = 40  # per row, from the end of the store
 
@@ -52,15 +53,12 @@ class Lesson:
 
 
 def lesson_at(fraction_done: float) -> Lesson:
-    """Pictures until colours are bound, clips and hints until places and times are, then plans and sentences."""
+    """Pictures in between at first, hints fewer and fewer; symbols stay: they show scenes that were never filmed."""
     if fraction_done < 0.1:
-        pictures = {"high": 0.5, "balanced": 0.5, "more": 0.5, "still": 3.0}
-        return Lesson(symbols=0.5, still=0.55, small=0.8, rows=pictures, questions=8, hints=16)
-    if fraction_done < 0.5:
-        mixed = {"high": 0.5, "balanced": 1.0, "more": 1.5, "still": 1.5}
-        return Lesson(symbols=0.3, still=0.3, small=0.8, rows=mixed, questions=10, hints=14)
-    hints = 10 if fraction_done < 0.65 else 6 if fraction_done < 0.85 else 2
-    return Lesson(symbols=0.15, still=0.2, small=0.3, rows=ROW_WEIGHTS, questions=16, hints=hints)
+        pictures = {"high": 1.0, "balanced": 1.0, "more": 1.0, "still": 1.5}
+        return Lesson(symbols=0.3, still=0.3, small=0.5, rows=pictures, questions=14, hints=10)
+    hints = 8 if fraction_done < 0.5 else 4 if fraction_done < 0.85 else 1
+    return Lesson(symbols=0.25, still=0.1, small=0.2, rows=ROW_WEIGHTS, questions=16, hints=hints)
 
 
 def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> TallVA:
@@ -121,6 +119,8 @@ def train_jointly(
     """
     model = fit_projectors(run, config, tokenizer, seed=seed)
     device = training_device()
+    guidance = Guidance(model.language, tokenizer).to(device)
+    guidance.load_state_dict(torch.load(run / "symbols.pt", weights_only=True)["modules"]["guidance"])
     symbols, store = Symbols(tokenizer), Store(run)
     rows = tuple(lessons(1.0).rows)
     held_out = {row: store.by_row(row)[-HELD_OUT_VIEWS:] for row in rows}
@@ -142,16 +142,18 @@ def train_jointly(
                     row = rng.choices(list(lesson.rows), weights=list(lesson.rows.values()))[0]
                     view, pooled = store.load(rng.choice(taught[row]), again=rng.randrange(WORDINGS))
                     visual = project(model, pooled.to(device), view)
-                packed = pack(tokenizer, view, choose_questions(view, rng, lesson.questions, lesson.hints))
-                loss = answer_loss(model.language, packed, visual) / VIEWS_PER_STEP
-            loss.backward()
-            total += loss.detach()
+                asked = choose_questions(view, rng, lesson.questions, lesson.hints)
+                packed = pack(tokenizer, view, asked)
+                loss = answer_loss(model.language, packed, visual)
+                guided = loss + guidance.loss(view, asked, packed)
+            (guided / VIEWS_PER_STEP).backward()
+            total += loss.detach() / VIEWS_PER_STEP
         return total
 
     def evaluate() -> str:
         return _accuracy(model, tokenizer, store, held_out, device)
 
-    modules = {"language": model.language, "projectors": model.projectors}
+    modules = {"language": model.language, "projectors": model.projectors, "guidance": guidance}
     run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
     return model
 

@@ -7,7 +7,7 @@ from tam_edge.runtime.manifest import EncoderSpec, ImagePreprocessing, PromptTex
 from tam_edge.runtime.routing import TAM_ROUTING, Routing, Rung, TaskRule
 
 TASKS = tuple(rule.name for rule in TAM_ROUTING.tasks)
-PREPROCESSING = ImagePreprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESSING = ImagePreprocessing(bars="crop", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 ENCODER = EncoderSpec.model_construct(image_px=NANO.vision.image_px, preprocessing=PREPROCESSING)
 
 ROUTING = Routing(

@@ -28,10 +28,13 @@ class Packed:
     positions: Tensor  # [b + visual + t] int64
     mask: Tensor  # [L, L] bool, True where a row may look
     targets: Tensor  # [t] int64, the next token where it is part of an answer, else -100
+    starts: tuple[int, ...]  # per question, where its own words start in `text`
 
 
-def question_ids(tokenizer: Tokenizer, view: View, question: Question) -> tuple[list[int], list[int], list[int]]:
-    """Ids before the visual tokens, after them up to the answer, and of the answer with its stop token."""
+def question_ids(
+    tokenizer: Tokenizer, view: View, question: Question
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Ids before the visual tokens, after them up to the question, from there to the answer, and of the answer."""
     frames = len(view.times)
     interval = (view.times[-1] - view.times[0]) / (frames - 1) if frames > 1 else 0.0
     before, head, tail = prompt_texts(
@@ -42,9 +45,10 @@ def question_ids(tokenizer: Tokenizer, view: View, question: Question) -> tuple[
         duration_seconds=view.duration_seconds,
         interval_seconds=interval,
     )
-    after = encode_template(tokenizer, head) + encode_plain(tokenizer, question.text) + encode_template(tokenizer, tail)
+    title = list(encode_template(tokenizer, head))
+    asked = [*encode_plain(tokenizer, question.text), *encode_template(tokenizer, tail)]
     answer = [*encode_plain(tokenizer, f" {question.answer}"), tokenizer.token_to_id(STOP)]
-    return list(encode_template(tokenizer, before)), list(after), answer
+    return list(encode_template(tokenizer, before)), title, asked, answer
 
 
 def pack(tokenizer: Tokenizer, view: View, asked: list[Question]) -> Packed:
@@ -54,8 +58,11 @@ def pack(tokenizer: Tokenizer, view: View, asked: list[Question]) -> Packed:
     text: list[int] = []
     targets: list[int] = []
     blocks: list[int] = []
+    starts: list[int] = []
     for question in asked:
-        before, after, answer = question_ids(tokenizer, view, question)
+        before, title, own, answer = question_ids(tokenizer, view, question)
+        starts.append(len(text) + len(title))
+        after = title + own
         text += after + answer
         targets += [-100] * (len(after) - 1) + answer + [-100]
         blocks.append(len(after) + len(answer))
@@ -70,4 +77,6 @@ def pack(tokenizer: Tokenizer, view: View, asked: list[Question]) -> Packed:
         mask[start : start + length, start : start + length] = torch.ones(length, length, dtype=torch.bool).tril()
         positions[start : start + length] = torch.arange(prefix, prefix + length)
         start += length
-    return Packed(torch.tensor(before), visual, torch.tensor(text), positions, mask, torch.tensor(targets))
+    return Packed(
+        torch.tensor(before), visual, torch.tensor(text), positions, mask, torch.tensor(targets), tuple(starts)
+    )

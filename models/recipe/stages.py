@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,14 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
-from tam_edge.models.recipe import experts, eye, features, joint, language
+from tam_edge.models.recipe import experts, eye, features, joint, language, parting
 from tam_edge.models.recipe.inductor import default_queries, train_inductor
 from tam_edge.models.recipe.loop import Stage
+from tam_edge.models.recipe.minutes import note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 
-TOKENIZER, FACTS = "tokenizer.json", "training.json"
+TOKENIZER = "tokenizer.json"
 
 
 def train_nano(
@@ -38,12 +38,12 @@ def train_nano(
         ("symbols", partial(_symbols, run, seed, scale), processes),
         ("features", partial(_features, run, scale), processes),
         ("joint", partial(_joint, run, seed, scale), processes),
+        ("parting", partial(_parting, run, seed, scale), processes),
         ("experts", partial(_experts, run, seed, scale), processes),
     ):
         began = time.monotonic()
         run_in_processes(work, count)
-        _note(run, name, (time.monotonic() - began) / 60, seed, scale)
-    minutes: dict[str, float] = json.loads((run / FACTS).read_text())["minutes"]
+        minutes = note_minutes(run, name, (time.monotonic() - began) / 60, {"seed": seed, "scale": scale})
     return minutes
 
 
@@ -76,13 +76,9 @@ def _joint(run: Path, seed: int, scale: float) -> None:
     joint.train_jointly(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(joint.JOINT, scale))
 
 
+def _parting(run: Path, seed: int, scale: float) -> None:
+    parting.part_experts(run, NANO.vision, seed=seed, stage=_scaled(parting.PARTING, scale))
+
+
 def _experts(run: Path, seed: int, scale: float) -> None:
     experts.tune_experts(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(experts.EXPERTS, scale))
-
-
-def _note(run: Path, name: str, minutes: float, seed: int, scale: float) -> None:
-    """Add a stage's minutes to what earlier calls of the same run took for it."""
-    path = run / FACTS
-    before: dict[str, float] = json.loads(path.read_text())["minutes"] if path.exists() else {}
-    total = before | {name: round(before.get(name, 0.0) + minutes, 1)}
-    path.write_text(json.dumps({"seed": seed, "scale": scale, "minutes": total}, indent=2) + "\n")

@@ -7,7 +7,10 @@ other, so a stopped study goes on where it was and an arm is exported like a mod
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,9 @@ from tam_edge.models.recipe.experts import EXPERTS, tune_experts
 from tam_edge.models.recipe.features import FIXED
 from tam_edge.models.recipe.joint import JOINT, ROW_WEIGHTS, Lesson, train_jointly
 from tam_edge.models.recipe.loop import Stage
+from tam_edge.models.recipe.minutes import FACTS, note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
+from tam_edge.models.recipe.parting import PARTING, part_experts
 from tam_edge.runtime.errors import UsageError
 
 PLANS: dict[str, dict[str, float]] = {
@@ -29,8 +34,12 @@ PLANS: dict[str, dict[str, float]] = {
 """Which rows of views each plan's models are trained on."""
 LANGUAGE = replace(JOINT, steps=1500, decay_from=0.4)
 LAST = replace(EXPERTS, steps=200)
+EYE = replace(PARTING, steps=1000)
+STEPS = LANGUAGE.steps
 SHARED = ("eye.pt", "symbols.pt", "projectors.pt", "tokenizer.json")
 """What every arm starts from."""
+BEGUN = "study.json"
+"""Seed and steps a study was begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +54,62 @@ class Arm:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{'dense' if self.experts == 1 else 'moe'}-{self.plan}"
+        return f"{self.eye}-{self.plan}"
+
+    @property
+    def eye(self) -> str:
+        """Which eye it has."""
+        return "dense" if self.experts == 1 else "moe"
 
 
 ARMS = tuple(Arm(plan, experts) for plan in PLANS for experts in (1, NANO.vision.experts))
 
 
-def train_arms(run: Path, study: Path, *, seed: int = 0, scale: float = 1.0, processes: int = 1) -> list[Path]:
-    """Train what is not finished yet, and return the folders of the four arms.
+def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, processes: int = 1) -> dict[str, Path]:
+    """Train what is not finished yet, and return the folders of the four arms by name.
+
+    Every plan trains its language model for `steps`; every eye goes on, and every arm has its last stage, for as much
+    less as `EYE` and `LAST` are shorter.
 
     Raises:
-        UsageError: `run` has not got as far as the filmed views.
+        UsageError: `run` has not got as far as the filmed views, or the study was begun with another seed or length.
     """
-    missing = [name for name in (*SHARED, "features", "inductor") if not (run / name).exists()]
+    needed = (*SHARED, "features/0000.safetensors", "inductor/metrics.json")
+    missing = [name for name in needed if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run} lacks {', '.join(missing)}: `tam-edge train nano --run {run}` makes them")
+    _begin(study, seed, steps)
+    language = replace(LANGUAGE, steps=steps)
+    eye, last = (replace(stage, steps=max(1, round(stage.steps * steps / STEPS))) for stage in (EYE, LAST))
+    facts = {"seed": seed, "steps_joint": language.steps, "steps_parting": eye.steps, "steps_experts": last.steps}
+    for arm in {arm.eye: arm for arm in ARMS}.values():
+        folder = _prepare(study / arm.eye, run, ("eye.pt",), ())
+        _train(folder, partial(_train_eye, folder, arm, seed, eye), processes, "parting", facts)
     for plan in PLANS:
         folder = _prepare(study / plan, run, SHARED, ("features",))
-        run_in_processes(partial(_train_language, folder, plan, seed, _scaled(LANGUAGE, scale)), processes)
+        _train(folder, partial(_train_language, folder, plan, seed, language), processes, "joint", facts)
     for arm in ARMS:
-        folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt"), ())
+        folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt", FACTS), ())
+        _prepare(folder, study / arm.eye, ("parting.pt",), ())
         shutil.copytree(run / "inductor", folder / "inductor", dirs_exist_ok=True)
-        run_in_processes(partial(_tune, folder, arm, seed, _scaled(LAST, scale)), processes)
-    return [study / arm.name for arm in ARMS]
+        _train(folder, partial(_tune, folder, arm, seed, last), processes, "experts", facts)
+    return {arm.name: study / arm.name for arm in ARMS}
+
+
+def _begin(study: Path, seed: int, steps: int) -> None:
+    """Arms of one study are trained equally long: what was begun with other numbers cannot go on with these."""
+    begun, path = {"seed": seed, "steps": steps}, study / BEGUN
+    if path.exists() and (before := json.loads(path.read_text())) != begun:
+        words = " ".join(f"--{name} {value}" for name, value in before.items())
+        raise UsageError(f"{study} was begun with {words}: say so again, or name another folder")
+    study.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(begun) + "\n")
+
+
+def _train(folder: Path, work: Callable[[], None], processes: int, stage: str, facts: Mapping[str, float]) -> None:
+    began = time.monotonic()
+    run_in_processes(work, processes)
+    note_minutes(folder, stage, (time.monotonic() - began) / 60, facts)
 
 
 def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> Path:
@@ -82,14 +124,14 @@ def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[
     return folder
 
 
-def _scaled(stage: Stage, scale: float) -> Stage:
-    return replace(stage, steps=max(1, round(stage.steps * scale)))
-
-
 def _lesson(plan: str, fraction_done: float) -> Lesson:
     """Pictures of symbols are left out: their grid would be of one plan only."""
     hints = 12 if fraction_done < 0.5 else 4
     return Lesson(symbols=0.0, still=0.0, small=0.0, rows=PLANS[plan], questions=14, hints=hints)
+
+
+def _train_eye(folder: Path, arm: Arm, seed: int, stage: Stage) -> None:
+    part_experts(folder, replace(NANO.vision, experts=arm.experts), seed=seed, stage=stage)
 
 
 def _train_language(folder: Path, plan: str, seed: int, stage: Stage) -> None:

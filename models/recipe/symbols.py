@@ -1,7 +1,8 @@
 """Visual tokens that are never rendered: what a perfect eye and projector would hand the language model.
 
-Each patch is the scaled sum of the word embeddings of what it shows, pooled like features are. Binding "the person in
-red" to a place is a phase transition that visual tokens alone take very long to reach; on symbols it takes minutes.
+Each patch is the scaled sum of the word embeddings of what it shows, turned, and pooled like features are. Binding "the
+person in red" to a place is a phase transition that visual tokens alone take very long to reach; on symbols it takes
+minutes. Unless they are turned, a word that looks for what is like it finds itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from tam_edge.models.street.labels import GROUPS, label_frame
 from tam_edge.runtime.tokenizer import encode_plain
 
 SCALE = 30.0  # at 1 nothing was learned: word embeddings start at a standard deviation of 0.02
+
+
+def turned(words: Tensor) -> Tensor:
+    """Word embeddings [..., d] as patches carry them, and back: the two halves of the channels change places."""
+    return words.roll(words.shape[-1] // 2, -1)
 
 
 def view_labels(view: View) -> Tensor:
@@ -56,7 +62,7 @@ class Symbols:
     def tokens(self, labels: Tensor, grid: int, embedding: Tensor) -> Tensor:
         """Pooled symbolic tokens [N, grid*grid, d] of labels [N, T, groups]."""
         hot = self.multi_hot(labels).to(embedding.device)  # [N, T, choices]
-        return SCALE * pool(hot, grid) @ self.words(embedding)
+        return SCALE * pool(hot, grid) @ turned(self.words(embedding))
 
     def multi_hot(self, labels: Tensor) -> Tensor:
         """[N, T, groups] -> [N, T, choices] float32: 1 where a patch shows a choice."""

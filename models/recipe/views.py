@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from tam_edge.models.recipe.grounding import ground_places, ground_times
+from tam_edge.models.recipe.grounding import ground_people, ground_places, ground_times
 from tam_edge.models.recipe.nano import ROUTING, TASKS
 from tam_edge.models.street.question import Question
 from tam_edge.models.street.questions import questions
@@ -20,6 +20,7 @@ QUESTION_ROUNDS = 2
 BUDGET = ROUTING.max_visual_tokens or 0
 SMALL_BUDGETS = {"high": 144, "balanced": 320, "more": 250}  # visual tokens of clips that are cut short at first
 STILL_GRIDS = (12, 12, 8)
+PEOPLE_GRID = 8
 GROUPS: tuple[Group, ...] = ("high", "balanced", "more")
 _GROUP_OF_TASK = {index + 1: ROUTING.rule(name).group for index, name in enumerate(TASKS)}
 _TITLE_OF_TASK = {index + 1: ROUTING.rule(name).title for index, name in enumerate(TASKS)}
@@ -89,6 +90,15 @@ def still_view(scene: Scene, seconds: float, grid: int, again: int = 0) -> View:
     )
     hints = tuple(question for question in ground_places(still, again) if question.task in readable | {5})
     return View(still, (0.0,), grid, 0.0, asked, hints)
+
+
+def people_view(rng: random.Random) -> View:
+    """A picture of two people or more at a middling grid, with hints about them alone."""
+    while True:
+        scene = make_scene(rng.randrange(FIRST_UNSEEN_SEED))
+        still = freeze(scene, rng.random() * scene.duration_seconds)
+        if len(still.people) > 1:
+            return View(still, (0.0,), PEOPLE_GRID, 0.0, (), tuple(ground_people(still)))
 
 
 def _ask_often(scene: Scene, again: int) -> list[Question]:

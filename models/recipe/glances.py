@@ -1,0 +1,135 @@
+"""Which patches the words of a question name, and the lesson that one head looks there.
+
+"the person in red" should look at patches that show somebody in red, in whatever frame; a word that nothing shows
+looks at the very first token instead, so that absence is as plain as presence.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from tam_edge.models.language import LanguageModel, rotary_angles, rotate
+from tam_edge.models.projector import pool
+from tam_edge.models.recipe.pack import Packed
+from tam_edge.models.recipe.symbols import view_labels
+from tam_edge.models.recipe.views import View
+from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
+from tam_edge.models.street.question import Question
+
+GLANCING_BLOCK, GLANCING_HEAD = 2, 0
+SHOWN = 0.12  # a pooled cell shows what fills at least this part of it
+PEOPLE = ("person", "visitor", "cyclist")
+KIND_OF_WORD = {
+    **{word: word for word in ("car", "dog", "cyclist", "sign", "visitor")},
+    **dict.fromkeys(("camera", "face", "mouth"), "visitor"),
+    "animal": "dog",
+    "vehicle": "car",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A word of a question that names something to be seen."""
+
+    end: int
+    """Index of the character behind the word."""
+    group: str
+    """Group of labels, as in `street.labels.GROUPS`."""
+    choice: str
+    """The label."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of things it may be a label of; empty: any."""
+
+
+def named_words(text: str) -> list[Named]:
+    """The words of a question that patches can show."""
+    words = list(re.finditer("[a-z]+", text.lower()))
+    named = []
+    for index, match in enumerate(words):
+        word, after = match.group(), words[index + 1].group() if index + 1 < len(words) else ""
+        if word in CHOICES["colour"]:
+            named.append(Named(match.end(), "colour", word, ("car",) if after == "car" else PEOPLE))
+        elif word in CHOICES["doing"] and word != "behind":
+            named.append(Named(match.end(), "doing", word))
+        elif word in CHOICES["expression"]:
+            named.append(Named(match.end(), "expression", word))
+        elif word in KIND_OF_WORD:
+            named.append(Named(match.end(), "kind", KIND_OF_WORD[word]))
+    return named
+
+
+def find_glances(tokenizer: Tokenizer, view: View, asked: list[Question], packed: Packed) -> tuple[Tensor, Tensor]:
+    """Rows [W] of the packed sequence whose words name something, and the visual tokens that show it: [W, T] bool."""
+    labels, shown = view_labels(view), dict[Named, Tensor]()
+    first = len(packed.before) + packed.visual_tokens
+    rows, cells = [], []
+    for question, start in zip(asked, packed.starts, strict=True):
+        if not (named := named_words(question.text)):
+            continue
+        ends = [end for _, end in tokenizer.encode(question.text, add_special_tokens=False).offsets]
+        for word in named:
+            piece = next(index for index, end in enumerate(ends) if end >= word.end)
+            key = Named(0, word.group, word.choice, word.kinds)
+            if key not in shown:
+                shown[key] = _cells_showing(key, labels, view.grid)
+            rows.append(first + start + piece)
+            cells.append(shown[key])
+    empty = torch.zeros(0, packed.visual_tokens, dtype=torch.bool)
+    return torch.tensor(rows, dtype=torch.int64), torch.stack(cells) if cells else empty
+
+
+def _cells_showing(named: Named, labels: Tensor, grid: int) -> Tensor:
+    """[N, T, groups] labels -> [N * grid * grid] bool."""
+    patches = labels[..., GROUP_INDEX[named.group]] == CHOICES[named.group][named.choice]
+    if named.kinds:
+        kinds = torch.tensor([CHOICES["kind"][kind] for kind in named.kinds])
+        patches &= torch.isin(labels[..., GROUP_INDEX["kind"]], kinds)
+    return pool(patches.float().unsqueeze(-1), grid).flatten() >= SHOWN
+
+
+class Glances:
+    """Hears what goes into the attention of GLANCING_BLOCK, and says how far one head is from looking right."""
+
+    def __init__(self, language: LanguageModel) -> None:
+        self._config = language.config
+        self._attention = language.attention(GLANCING_BLOCK)
+        self._states: Tensor | None = None
+        self._attention.register_forward_pre_hook(self._hear)
+
+    def _hear(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self._states = arguments[0][0]
+
+    def loss(self, packed: Packed, rows: Tensor, cells: Tensor) -> Tensor:
+        """Mean of -log(attention that falls where it should) over the words, on the last forward pass.
+
+        Args:
+            packed: the sequence that was passed.
+            rows: [W] rows of the sequence that glance, W > 0.
+            cells: [W, T] bool, visual tokens to look at; a row without any should look at the first token.
+        """
+        first, last = len(packed.before), len(packed.before) + packed.visual_tokens
+        attention = self._log_attention(packed, rows)  # [W, L]
+        there = cells.any(-1).to(attention.device)
+        hidden = ~cells.to(attention.device)
+        right = attention[:, first:last].masked_fill(hidden, -1e9).logsumexp(-1)
+        return -torch.where(there, right, attention[:, 0]).mean()
+
+    def _log_attention(self, packed: Packed, rows: Tensor) -> Tensor:
+        assert self._states is not None
+        states, side = self._states, self._config.head_width
+        group = GLANCING_HEAD * self._config.kv_heads // self._config.heads
+        rows = rows.to(states.device)
+        angles = rotary_angles(packed.positions.unsqueeze(0).to(states.device), side, self._config.rope_theta)
+        cos, sin = (angle[0, 0] for angle in angles)
+        query = self._attention.q_proj(states[rows])[:, GLANCING_HEAD * side :][:, :side]
+        key = self._attention.k_proj(states)[:, group * side :][:, :side]
+        scores = rotate(query, cos[rows], sin[rows]).float() @ rotate(key, cos, sin).float().T * side**-0.5
+        mask = packed.mask.to(states.device)[rows]
+        log_attention: Tensor = scores.masked_fill(~mask, -math.inf).log_softmax(-1)
+        return log_attention

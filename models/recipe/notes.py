@@ -1,0 +1,164 @@
+"""What the model should have noticed by the end of every frame, and about every person it sees.
+
+A question pays for one fact of a scene; these pay for some forty at every frame, so that who was seen so far, what
+happened last and who stands to the left of whom are known before anything is asked. The heads that read them out are
+thrown away after training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tam_edge.models.language import LanguageModel
+from tam_edge.models.recipe.views import View
+from tam_edge.models.street.layout import Placed, place_all
+from tam_edge.models.street.world import ACTIONS, ARMS, COLOURS, COLUMNS, HELD, ROWS, Event, Person, Scene
+
+NOTED_BLOCK = 1  # the block after which a note must be readable; the blocks behind it are there to read
+UNKNOWN = -100
+MOST_PEOPLE, MOST_CHANGES = 8, 6
+DOINGS = (*ACTIONS, *ARMS, *HELD)
+KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts to rain", "starts to snow", "cyclist")
+SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{colour} car" for colour in COLOURS))
+UNSEEN, THERE, GONE = range(3)
+
+_EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
+FRAME_FIELDS: dict[str, int] = {
+    "seen so far": MOST_PEOPLE + 1,
+    "here now": MOST_PEOPLE + 1,
+    "most at once": MOST_PEOPLE + 1,
+    "light changes": MOST_CHANGES + 1,
+    **{f"{colour} {fact}": size for colour in COLOURS for fact, size in (("stay", 3), ("switched", 2))},
+    **{f"{which} {fact}": n for which in ("last", "prior", "first") for fact, n in _EVENT_FIELDS.items()},
+}
+"""What is known at the last token of a frame -> how many answers there are."""
+PERSON_FIELDS: dict[str, int] = {
+    "column": COLUMNS,
+    "row": len(ROWS),
+    "colour": len(COLOURS),
+    "doing": len(DOINGS),
+    "left": len(COLOURS) + 1,
+    "right": len(COLOURS) + 1,
+}
+"""What is known at the token a person stands in the middle of."""
+
+
+def frame_notes(view: View) -> tuple[Tensor, Tensor]:
+    """Rows [N] of the visual tokens that close a frame, and what is known there: [N, fields] int64."""
+    scene, area = view.scene, view.grid**2
+    # Frames too far apart leave open which of two things came first.
+    in_order = all(sum(a < event.seconds <= b for event in scene.events) <= 1 for a, b in pairwise(view.times))
+    switches = {person.colour: person.switches for person in scene.people}
+    seen: set[str] = set()
+    most, notes = 0, []
+    for seconds in view.times:
+        here = {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
+        seen |= here
+        most = max(most, len(here))
+        changes = sum(change <= seconds for change in scene.light_changes)
+        note = [len(seen), len(here), most, min(MOST_CHANGES, changes)]
+        for colour in COLOURS:
+            note.append(THERE if colour in here else GONE if colour in seen else UNSEEN)
+            note.append(int(switches.get(colour, float("inf")) <= seconds))
+        notes.append(note + (_event_notes(scene, seconds) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)))
+    rows = torch.arange(1, len(view.times) + 1) * area - 1
+    return rows, torch.tensor(notes)
+
+
+def _event_notes(scene: Scene, seconds: float) -> list[int]:
+    """The last event so far, the one before it, and the first one of all."""
+    past = [event for event in scene.events if event.seconds <= seconds]
+    wanted = (past[-1] if past else None, past[-2] if len(past) > 1 else None, past[0] if past else None)
+    return [part for event in wanted for part in _event_note(event)]
+
+
+def _event_note(event: Event | None) -> tuple[int, int, int]:
+    """Kind, subject and action, each from 1; 0 is none."""
+    if event is None:
+        return 0, 0, 0
+    kind = max(index for index, words in enumerate(KINDS) if words in event.text)  # "starts to rain" also "starts"
+    subject = SUBJECTS.index(event.subject) + 1 if event.subject in SUBJECTS else 0
+    action = event.text.split()[-1]
+    return kind + 1, subject, ACTIONS.index(action) + 1 if action in ACTIONS else 0
+
+
+def person_notes(view: View) -> tuple[Tensor, Tensor]:
+    """Rows [P] of the visual tokens that show one person standing, and what is known there: [P, fields] int64."""
+    rows, notes = [], []
+    for index, seconds in enumerate(view.times):
+        standing = [placed for placed in place_all(view.scene, seconds) if _stands(placed)]
+        for cell, person in _alone_in_cell(standing, view.grid):
+            beside = sorted((p for p in _people(standing) if p.row == person.row), key=lambda p: p.column)
+            place = beside.index(person)
+            left = _colour_note(beside[place - 1]) if place else 0
+            right = _colour_note(beside[place + 1]) if place + 1 < len(beside) else 0
+            doing = DOINGS.index(person.doing_at(seconds))
+            # In the first frame the neighbour to the right comes later in reading order.
+            right = right if index else UNKNOWN
+            rows.append(index * view.grid**2 + cell)
+            notes.append([person.column, ROWS.index(person.row), _colour_note(person) - 1, doing, left, right])
+    return torch.tensor(rows, dtype=torch.int64), torch.tensor(notes, dtype=torch.int64).view(-1, len(PERSON_FIELDS))
+
+
+def _stands(placed: Placed) -> bool:
+    return isinstance(placed.thing, Person) and not placed.moving
+
+
+def _people(standing: list[Placed]) -> list[Person]:
+    return [placed.thing for placed in standing if isinstance(placed.thing, Person)]
+
+
+def _colour_note(person: Person) -> int:
+    return COLOURS.index(person.colour) + 1
+
+
+def _alone_in_cell(standing: list[Placed], grid: int) -> Iterator[tuple[int, Person]]:
+    """People with the cell their middle lies in; who shares one is left out."""
+    cells: dict[int, list[Person]] = {}
+    for placed, person in zip(standing, _people(standing), strict=True):
+        column, row = int(placed.x * grid), int((placed.bottom - placed.height / 2) * grid)
+        if 0 <= column < grid:
+            cells.setdefault(row * grid + column, []).append(person)
+    yield from ((cell, people[0]) for cell, people in cells.items() if len(people) == 1)
+
+
+class Notes(nn.Module):
+    """Reads notes out of the decoder's states after NOTED_BLOCK; hears them by itself in every forward pass."""
+
+    def __init__(self, language: LanguageModel) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(language.config.width)
+        self.frame_head = nn.Linear(language.config.width, sum(FRAME_FIELDS.values()))
+        self.person_head = nn.Linear(language.config.width, sum(PERSON_FIELDS.values()))
+        self._states: Tensor | None = None
+        language.layers[NOTED_BLOCK].register_forward_hook(self._hear)
+
+    def _hear(self, _: nn.Module, __: object, states: Tensor) -> None:
+        self._states = states[0]
+
+    def loss(self, view: View, first: int) -> Tensor:
+        """Mean cross-entropy of the notes on the last forward pass; `first` is the row of the first visual token."""
+        assert self._states is not None
+        total = torch.zeros((), device=self._states.device)
+        for head, fields, (rows, notes) in (
+            (self.frame_head, FRAME_FIELDS, frame_notes(view)),
+            (self.person_head, PERSON_FIELDS, person_notes(view)),
+        ):
+            if len(rows):
+                logits = head(self.norm(self._states[(rows + first).to(total.device)].float())).float()
+                total = total + _mean_loss(logits, notes.to(total.device), fields)
+        return total
+
+
+def _mean_loss(logits: Tensor, notes: Tensor, fields: dict[str, int]) -> Tensor:
+    parts = logits.split(list(fields.values()), -1)
+    losses = [
+        functional.cross_entropy(part, note, ignore_index=UNKNOWN, reduction="sum")
+        for part, note in zip(parts, notes.unbind(-1), strict=True)
+    ]
+    return torch.stack(losses).sum() / notes.numel()

@@ -1,0 +1,182 @@
+"""What is taught beside answers: notes say what happened, words look at what they name, heads start by content."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tam_edge.models.config import NANO
+from tam_edge.models.language import LanguageModel
+from tam_edge.models.recipe.glances import Glances, Named, find_glances, named_words
+from tam_edge.models.recipe.guidance import Guidance
+from tam_edge.models.recipe.language import answer_loss
+from tam_edge.models.recipe.notes import (
+    COLOURS,
+    DOINGS,
+    FRAME_FIELDS,
+    PERSON_FIELDS,
+    SUBJECTS,
+    THERE,
+    UNKNOWN,
+    frame_notes,
+    person_notes,
+)
+from tam_edge.models.recipe.pack import pack
+from tam_edge.models.recipe.start import LOOKING_BLOCKS, start_looking
+from tam_edge.models.recipe.symbols import turned, view_labels
+from tam_edge.models.recipe.tokenizer import train_tokenizer
+from tam_edge.models.recipe.views import View, clip_view, still_view
+from tam_edge.models.street import make_scene
+from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
+from tam_edge.models.street.question import Question
+from tam_edge.models.street.world import Scene
+
+FIELDS = list(FRAME_FIELDS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer()
+
+
+@pytest.fixture
+def language(tokenizer: Tokenizer) -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(replace(NANO.language, vocab_size=tokenizer.get_vocab_size()))
+
+
+def busy_scenes() -> list[Scene]:
+    scenes = map(make_scene, range(200))
+    return [scene for scene in scenes if len(scene.events) >= 3 and len(scene.people) >= 2][:20]
+
+
+def whole(view: View) -> bool:
+    return bool((frame_notes(view)[1] != UNKNOWN).all())
+
+
+def test_the_last_frame_has_noted_the_answers_about_the_whole_clip() -> None:
+    checked = 0
+    for scene in busy_scenes():
+        view = clip_view(scene, "more")
+        rows, notes = frame_notes(view)
+        assert rows.tolist() == [(i + 1) * view.grid**2 - 1 for i in range(len(view.times))]
+        assert notes.shape == (len(view.times), len(FRAME_FIELDS))
+        if not whole(view) or scene.events[-1].seconds > view.times[-1]:
+            continue
+        last = dict(zip(FIELDS, notes[-1].tolist(), strict=True))
+        answers = {question.family: question.answer for question in clip_view(scene, "balanced").asked}
+        assert str(last["light changes"]) == str(len(scene.light_changes))
+        assert last["most at once"] <= int(answers["count at once"])
+        assert last["seen so far"] <= int(answers["count"])
+        for which, event in (("first", scene.events[0]), ("last", scene.events[-1]), ("prior", scene.events[-2])):
+            subject = SUBJECTS.index(event.subject) + 1 if event.subject in SUBJECTS else 0
+            assert last[f"{which} subject"] == subject
+            assert last[f"{which} kind"] > 0
+        checked += 1
+    assert checked >= 10
+
+
+def test_notes_never_know_what_is_still_to_come() -> None:
+    for scene in busy_scenes():
+        view = clip_view(scene, "more")
+        notes = frame_notes(view)[1].tolist()
+        for seconds, note in zip(view.times, notes, strict=True):
+            named = dict(zip(FIELDS, note, strict=True))
+            here = {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
+            assert {colour for colour in COLOURS if named[f"{colour} stay"] == THERE} == here
+            assert named["here now"] == len(here)
+            if not any(event.seconds <= seconds for event in scene.events):
+                assert named["last kind"] in (0, UNKNOWN)
+    sizes = list(FRAME_FIELDS.values())
+    assert all(note < size for row in notes for note, size in zip(row, sizes, strict=True))
+
+
+def test_a_person_is_noted_where_the_labels_show_one() -> None:
+    noted = 0
+    for seed in range(30):
+        view = still_view(make_scene(seed), 1.0, 12)
+        labels = view_labels(view)[0]
+        rows, notes = person_notes(view)
+        assert notes.shape == (len(rows), len(PERSON_FIELDS))
+        for row, note in zip(rows.tolist(), notes.tolist(), strict=True):
+            person = dict(zip(PERSON_FIELDS, note, strict=True))
+            shown = labels[row, GROUP_INDEX["colour"]]
+            if labels[row, GROUP_INDEX["kind"]] == CHOICES["kind"]["person"]:
+                assert shown == CHOICES["colour"][COLOURS[person["colour"]]]
+                assert labels[row, GROUP_INDEX["doing"]] == CHOICES["doing"][DOINGS[person["doing"]]]
+                noted += 1
+            assert person["right"] == UNKNOWN  # a picture has one frame
+    assert noted > 30
+
+
+def test_words_that_name_something() -> None:
+    assert named_words("is the person in red dancing?") == [
+        Named(20, "colour", "red", ("person", "visitor", "cyclist")),
+        Named(28, "doing", "dancing"),
+    ]
+    assert [word.kinds for word in named_words("what is on the red car?")] == [("car",), ()]
+    assert named_words("how many people?") == []
+
+
+def test_glances_fall_on_the_patches_that_show_the_word(tokenizer: Tokenizer) -> None:
+    scene = next(scene for scene in busy_scenes() if scene.people[0].stay.holds(0.0))
+    view = still_view(scene, 0.0, 12)
+    colour = scene.people[0].colour
+    missing = next(other for other in COLOURS if other not in scene.stays())
+    asked = [Question(f"where is the one in {name}?", "left", 5, "where") for name in (colour, missing)]
+    packed = pack(tokenizer, view, asked)
+    rows, cells = find_glances(tokenizer, view, asked, packed)
+    first = len(packed.before) + packed.visual_tokens
+    words = [tokenizer.decode([int(packed.text[row - first])]).strip() for row in rows.tolist()]
+    assert words == [colour, missing]
+    labels = view_labels(view)[0, :, GROUP_INDEX["colour"]]
+    assert cells[0].any() and not cells[1].any()
+    assert set(labels[cells[0]].tolist()) == {CHOICES["colour"][colour]}
+
+
+def test_a_glance_costs_what_the_attention_misses(tokenizer: Tokenizer, language: LanguageModel) -> None:
+    view = still_view(make_scene(3), 0.0, 12)
+    asked = list(view.asked[:4])
+    packed = pack(tokenizer, view, asked)
+    glances = Glances(language)
+    visual = torch.randn(packed.visual_tokens, NANO.language.width)
+    with torch.no_grad():
+        answer_loss(language, packed, visual)
+        row = torch.tensor([len(packed.before) + packed.visual_tokens + 3])
+        anywhere = torch.ones(1, packed.visual_tokens, dtype=torch.bool)
+        one = torch.zeros_like(anywhere)
+        one[0, 5] = True
+        everything, single = glances.loss(packed, row, anywhere), glances.loss(packed, row, one)
+        absent = glances.loss(packed, row, torch.zeros_like(anywhere))
+    assert 0 <= everything < single
+    total = math.exp(-everything) + math.exp(-absent)
+    assert math.exp(-everything) > 0.5 and total <= 1 + 1e-5
+
+
+def test_heads_start_by_looking_at_what_shows_the_word(tokenizer: Tokenizer, language: LanguageModel) -> None:
+    start_looking(language)
+    attention, side = language.attention(LOOKING_BLOCKS[0]), NANO.language.head_width
+    words = torch.nn.functional.normalize(torch.randn(50, NANO.language.width), dim=-1) * NANO.language.width**0.5
+    with torch.no_grad():
+        query = attention.q_proj(words)[:, :side]
+        scores = query @ attention.k_proj(turned(words))[:, :side].T * side**-0.5
+        itself = query @ attention.k_proj(words)[:, :side].T * side**-0.5
+    assert (scores.argmax(-1) == torch.arange(50)).all()
+    assert itself.diagonal().mean() < 0.3 * scores.diagonal().mean()
+
+
+def test_guidance_teaches_decoder_and_its_own_heads(tokenizer: Tokenizer, language: LanguageModel) -> None:
+    guidance = Guidance(language, tokenizer)
+    view = clip_view(busy_scenes()[0], "more")
+    asked = list(view.asked[:5])
+    packed = pack(tokenizer, view, asked)
+    answer_loss(language, packed, torch.randn(packed.visual_tokens, NANO.language.width))
+    guidance.loss(view, asked, packed).backward()
+    assert all(parameter.grad is not None for parameter in guidance.parameters())
+    grads = [language.attention(block).k_proj.weight.grad for block in range(NANO.language.layers)]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads[:3])
+    assert grads[3] is None  # nothing is asked of the last block
