@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tam_edge.export.facts import BundleFacts
-from tam_edge.export.inductor import InductorExport
+from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
 from tam_edge.export.peak import Inputs, graph_peak_bytes, language_peak_bytes
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
@@ -63,10 +63,19 @@ def draft_manifest(
     )
 
 
+def inductor_engine(path: Path, max_tokens: int) -> EngineSpec:
+    """An Inductor's graph with its hash, and its peak memory measured on the longest question.
+
+    Raises:
+        EngineError: it cannot be opened or run.
+    """
+    shape = (1, max_tokens)
+    return _graph(path, {name: ("int64", shape) for name in INPUTS}, PRECISION)
+
+
 def _inductor(inductor: InductorExport) -> InductorSpec:
-    shape = (1, inductor.max_tokens)
     return InductorSpec(
-        engines=(_graph(inductor.engine, {"input_ids": ("int64", shape), "attention_mask": ("int64", shape)}),),
+        engines=(inductor_engine(inductor.engine, inductor.max_tokens),),
         tokenizer=FileSpec(**_file(inductor.tokenizer)),
         tasks=inductor.tasks,
         max_tokens=inductor.max_tokens,
@@ -115,8 +124,8 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
     )
 
 
-def _graph(path: Path, inputs: Inputs) -> EngineSpec:
-    return EngineSpec(**_file(path), backend="onnx", precision="fp32", peak_bytes=graph_peak_bytes(path, inputs))
+def _graph(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineSpec:
+    return EngineSpec(**_file(path), backend="onnx", precision=precision, peak_bytes=graph_peak_bytes(path, inputs))
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -1,37 +1,31 @@
-"""The nano Inductor's tokenizer: a byte-level BPE learned from the training questions themselves.
+"""Questions to token ids, as when a bundle runs, and word-piece vocabularies cut down to what questions need.
 
-No token is in the "added" vocabulary, so nothing a person types, `<|end|>` included, can become the pad or end token.
+What a person types is plain text: `[SEP]` or `<|im_end|>` in a question never becomes a control token.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-PAD, END = "<|pad|>", "<|end|>"
-PAD_ID, END_ID = 0, 1
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, processors
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are short: threads cost more than they give
 
+_PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+_PAD_ID = 0  # any id would do: the attention mask tells padding from text
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """Learn a tokenizer that folds case and compatibility forms and ends each question with `END`."""
-    learner = Tokenizer(models.BPE())
-    learner.normalizer = _normalizer()
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[PAD, END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    learner.train_from_iterator(texts, trainer)
-    return _without_added_tokens(learner)
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without the padding and truncation its file may ask for, control tokens read as plain text."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,8 +33,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
 
     Of a question with more than `max_tokens` tokens the middle is left out, as when the bundle runs.
     """
+    tokenizer.encode_special_tokens = True
     rows = [_without_middle(encoding.ids, max_tokens) for encoding in tokenizer.encode_batch(list(texts))]
-    ids = np.full((len(rows), max(map(len, rows))), PAD_ID, np.int64)
+    ids = np.full((len(rows), max(map(len, rows))), _PAD_ID, np.int64)
     mask = np.zeros_like(ids)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
@@ -48,21 +43,40 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
     return ids, mask
 
 
+def trim_wordpiece(tokenizer: Tokenizer, texts: Iterable[str], pieces: int) -> tuple[Tokenizer, NDArray[np.int64]]:
+    """Keep `pieces` word pieces of a BERT tokenizer; returns the new one and the old id of each of its ids.
+
+    Kept are the control tokens, every single character (so a word is never unknown that was known before), the pieces
+    of `texts`, most frequent first, and then the lowest ids: a BERT vocabulary is ordered by how common a word is.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    by_id = sorted(vocabulary, key=lambda piece: vocabulary[piece])
+    counts = Counter(piece for text in texts for piece in tokenizer.encode(text, add_special_tokens=False).tokens)
+    controls = [_PAD, _UNKNOWN, _START, _END]
+    single = [piece for piece in by_id if len(piece.removeprefix("##")) == 1]
+    frequent = sorted(counts, key=lambda piece: (-counts[piece], vocabulary[piece]))
+    common = [piece for piece in by_id if not (piece.startswith("[") and piece.endswith("]") and len(piece) > 2)]
+    kept = list(dict.fromkeys([*controls, *single, *frequent, *common]))[: max(pieces, len(controls) + len(single))]
+    kept = [*controls, *sorted(kept[len(controls) :], key=lambda piece: vocabulary[piece])]
+    return _wordpiece(tokenizer, kept), np.array([vocabulary[piece] for piece in kept], np.int64)
+
+
+def _wordpiece(like: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
+    """A tokenizer of these pieces that cuts and folds text as `like` does; none of its tokens is an added one."""
+    settings = json.loads(like.to_str())["model"]
+    model = models.WordPiece(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        unk_token=_UNKNOWN,
+        continuing_subword_prefix=settings["continuing_subword_prefix"],
+        max_input_chars_per_word=settings["max_input_chars_per_word"],
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = like.normalizer, like.pre_tokenizer, like.decoder
+    ends = [(token, pieces.index(token)) for token in (_START, _END)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{_START} $A {_END}", special_tokens=ends)
+    return plain(tokenizer)
+
+
 def _without_middle(ids: list[int], most: int) -> list[int]:
     tail = most // 2
     return ids if len(ids) <= most else ids[: most - tail] + ids[-tail:]
-
-
-def _normalizer() -> normalizers.Normalizer:
-    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-
-
-def _without_added_tokens(learner: Tokenizer) -> Tokenizer:
-    learned = json.loads(learner.to_str())["model"]
-    merges = [tuple(merge) for merge in learned["merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab=learned["vocab"], merges=merges))
-    tokenizer.normalizer = _normalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, END_ID)])
-    return tokenizer

@@ -85,8 +85,9 @@ class Inductor:
         """
         texts = [check_question(question) for question in questions]
         encoded = [encode_plain(self._tokenizer, text, surround=True) for text in texts]
+        around = self._tokenizer.num_special_tokens_to_add(False)  # start and end tokens are there for any text
         for text, ids in zip(texts, encoded, strict=True):
-            if not ids:
+            if len(ids) <= around:
                 raise QuestionError(f"the question {text[:20]!r} holds no word the Inductor can read")
         kept = [_without_middle(ids, self._spec.max_tokens) for ids in encoded]
         estimates: dict[int, TaskEstimate] = {}

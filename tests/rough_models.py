@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tiny_base import make_bert, make_run
 from tiny_bundle import language_tokenizer
 from torch import nn
 
-from tam_edge.export.answers import evaluation_questions
 from tam_edge.models.checkpoint import save_checkpoint
 from tam_edge.models.config import LanguageConfig, PositionConfig, ProjectorConfig, TallVAConfig, VisionConfig
-from tam_edge.models.inductor import InductorConfig, build_inductor
-from tam_edge.models.inductor_tokenizer import train_tokenizer
 from tam_edge.models.tallva import TallVA
 
 VISION = VisionConfig(image_px=58, patch_px=14, width=32, layers=3, heads=4, mlp_width=48, post_norm=True)
@@ -39,10 +37,8 @@ def save_rough_run(run: Path, config: TallVAConfig) -> None:
     save_checkpoint(run, model)
     language_tokenizer().save(str(run / "tokenizer.json"))
     folder = run / "inductor"
-    build_inductor(InductorConfig(400, 32, 1, 2, 1, 48, max_tokens=64, pad_id=0)).save_pretrained(folder)
-    questions = [question.text for _, question in evaluation_questions(40)]
-    train_tokenizer(questions, vocab_size=400).save(str(folder / "tokenizer.json"))
-    (folder / "metrics.json").write_text(json.dumps({"temperature": 1.25, "threshold": 0.2}))
+    (run / "base").mkdir()
+    make_run(folder, make_bert(run / "base"))
     (run / "training.json").write_text(json.dumps({"seed": 3, "minutes": {"eye": 1.5, "joint": 2.0}}))
 
 

@@ -90,7 +90,7 @@ def quick(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def copy_inductor(run: Path, folder: Path) -> InductorExport:
         copies = [Path(shutil.copy(exported.path / name, folder)) for name in (ENGINE_FILE, inductor.TOKENIZER_FILE)]
-        return InductorExport(*copies, TASKS, 64, 1.25, 0.2, {})
+        return InductorExport(*copies, TASKS, 40, 1.25, 0.2, {})
 
     monkeypatch.setattr(bundle, "export_inductor", copy_inductor)
     monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)

@@ -1,8 +1,11 @@
-"""Stage 1: trains the nano Inductor from nothing and measures it.
+"""Stage 1: fine-tunes the Inductor and measures it by five-fold cross-validation.
 
-    python -m tam_edge.models.recipe.inductor --out RUN [--queries DIR] [--seed N]
+    python -m tam_edge.models.recipe.inductor --out RUN [--base minilm] [--queries DIR] [--seed N]
 
-RUN gets model.safetensors, config.json, tokenizer.json and metrics.json; a run that was stopped goes on where it was.
+The wide piece is tuned once, on everything but the labelled questions of all folds, so that what five fold models and
+the shipped one share has seen none of them. Each fold model then sees the other folds' labelled questions, the shipped
+one all of them. RUN gets model.safetensors, config.json, inductor.json, tokenizer.json and metrics.json; a run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,56 +13,66 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import LlamaForSequenceClassification
 
-from tam_edge.models.inductor import NANO, TASKS, InductorConfig, build_inductor, top_tasks
+from tam_edge.models.inductor import HEAD_FILE, QuestionClassifier, load_inductor, save_inductor
+from tam_edge.models.inductor_base import MINILM, TOKENIZER_FILE, load_base, trimmed
 from tam_edge.models.inductor_data import (
-    LabelledQuestion,
+    Groups,
     Mixture,
     QuestionSets,
     collect,
-    draw,
-    none_texts,
     street_groups,
-    tokenizer_texts,
+    vocabulary_texts,
 )
-from tam_edge.models.inductor_measure import (
-    calibration_error,
-    choose_threshold,
-    confusion,
-    fit_temperature,
-    lenient_accuracy,
-    probabilities,
-)
-from tam_edge.models.inductor_tokenizer import encode, train_tokenizer
-from tam_edge.models.recipe.loop import Stage, run_stage
-from tam_edge.models.street.world import FIRST_UNSEEN_SEED
+from tam_edge.models.inductor_questions import FOLDS, read_labelled
+from tam_edge.models.recipe.inductor_metrics import ask_fold, cross_validated, load_answers, save_answers, shipped
+from tam_edge.models.recipe.inductor_tuning import Tuning, tune
+from tam_edge.models.recipe.loop import Stage
+from tam_edge.runtime.errors import UsageError
 
 QUERIES = Path(__file__).parents[2] / "../shared/queries"
 """Where labelled and public questions are looked for when no folder is named; the recipe works without them."""
 
-STAGE = Stage("inductor", steps=3000, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=100, decay_from=0.3)
-QUESTIONS_PER_STEP = 64
-AVERAGE_DECAY = 0.998  # per step, of the averaged weights, which are the ones kept
-STREET_SCENES = 2000  # trained on
-UNSEEN_STREET_SCENES = 200  # measured on
-MEASURED_AT_ONCE = 256  # questions
-SURE_QUESTIONS = {
-    "how many people?": 1,
-    "what happens after the car leaves?": 4,
-    "summarize the video": 6,
-    "what does the sign say?": 8,
-}
-"""Questions with their task type that are reported one by one."""
+METRICS_FILE, SETTINGS_FILE, WIDE_FOLDER = "metrics.json", "settings.json", "wide"
+STREET_SCENES = 2000
+"""Scenes whose questions are trained on."""
+
+
+def _stage(name: str, steps: int, rate: float) -> Stage:
+    return Stage(name, steps=steps, muon_lr=0.0, adam_lr=rate, warmup_steps=min(50, steps), decay_from=0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Sizes and lengths of the whole stage."""
+
+    pieces: int = 11_500
+    """Word pieces that are kept of a BERT-style base: with int8 weights the file then fits the bundle."""
+
+    max_tokens: int = 128
+    """Longest question in tokens."""
+
+    wide: Tuning = field(
+        default_factory=lambda: Tuning(
+            _stage("wide", 800, 1.5e-4), Mixture(labelled=0.0, wide=0.36, public=0.22, street=0.12, none=0.1)
+        )
+    )
+    """Tuned once, on everything but labelled questions."""
+
+    fold: Tuning = field(
+        default_factory=lambda: Tuning(
+            _stage("fold", 160, 8e-5),
+            Mixture(labelled=0.34, wide=0.17, public=0.08, street=0.05, none=0.08, rephrased=0.2, reworded=0.25),
+        )
+    )
+    """Tuned for each fold and for the shipped model, from the wide one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,184 +80,147 @@ class InductorReport:
     """What a finished run measured; metrics.json holds the same."""
 
     accuracy: float
-    """Share of held-out labelled questions whose first label was found."""
+    """Share of labelled questions whose first label was found by the model that did not see them."""
 
     temperature: float
-    """Divides the logits before the softmax; fitted on the held-out questions."""
+    """Divides the logits before the softmax; fitted on the held-out answers."""
 
     threshold: float
     """Confidence below which a question counts as none of the task types."""
 
-    metrics: dict[str, object]
+    metrics: dict[str, Any]
     """Everything measured, as written to metrics.json."""
 
 
 def train_inductor(
     run: Path,
     *,
+    base: str | Path = MINILM,
     queries: Path | None = None,
     seed: int = 0,
-    held_out_fold: int = 0,
-    stage: Stage = STAGE,
-    config: InductorConfig = NANO,
+    recipe: Recipe | None = None,
 ) -> InductorReport:
     """Train, or go on training, an Inductor in the folder `run`, then measure it.
 
     Args:
-        run: folder that gets the checkpoint, and in the end weights, sizes, tokenizer and figures.
+        run: folder that gets the checkpoints, and in the end weights, sizes, tokenizer and figures.
+        base: `minilm`, or a BERT- or Llama-style checkpoint folder in Hugging Face layout.
         queries: folder with `labelled.jsonl` and the public sets; without it only the project's own questions are used.
-        seed: seeds the weights and what every step draws.
-        held_out_fold: fold of the labelled questions kept for measuring.
-        stage: number of steps and learning rates.
-        config: sizes of the model.
+        seed: seeds the head and what every step draws.
+        recipe: sizes and lengths; left out, those of the model that ships.
+
+    Raises:
+        UsageError: the base cannot be used, or `run` was begun with another base, seed or set of questions.
+        MissingExtraError: the base is `minilm` and its package is not installed.
     """
     began = time.monotonic()
     run.mkdir(parents=True, exist_ok=True)
-    sets = collect(queries, street_groups(range(STREET_SCENES)), held_out_fold=held_out_fold)
-    tokenizer = _tokenizer(run / "tokenizer.json", sets, seed, config)
-    average, from_step = _train(run, sets, tokenizer, stage, config, seed)
-    average.save_pretrained(run)
-    report = measure(average, tokenizer, sets)
-    # The minutes are those of this call: where an earlier one was stopped they cover from_step to steps only.
-    facts = {"seed": seed, "held_out_fold": held_out_fold, "from_step": from_step, "steps": stage.steps}
-    report.metrics.update(facts, minutes=round((time.monotonic() - began) / 60, 2))
-    (run / "metrics.json").write_text(json.dumps(report.metrics, indent=1) + "\n", encoding="utf-8")
-    return report
-
-
-def measure(model: LlamaForSequenceClassification, tokenizer: Tokenizer, sets: QuestionSets) -> InductorReport:
-    """Accuracy, confusion, temperature and threshold on what the run never trained on."""
-    held_out = sets.held_out
-    labels = np.array([one.task - 1 for one in held_out])
-    logits = predict(model, tokenizer, [one.text for one in held_out])
-    temperature = fit_temperature(logits, labels)
-
-    def confidence(texts: Sequence[str]) -> np.ndarray:
-        return np.asarray(probabilities(predict(model, tokenizer, texts), temperature).max(axis=-1))
-
-    calibrated, right = probabilities(logits, temperature), top_tasks(logits) == labels
-    kept, none = calibrated.max(axis=-1)[right], confidence(none_texts(sets.phrases, "held_out"))
-    threshold = choose_threshold(kept, none)
-    metrics: dict[str, object] = {
-        **_accuracy(held_out, labels, top_tasks(logits)),
-        "temperature": round(temperature, 4),
-        "calibration_error": round(calibration_error(calibrated, labels), 4),
-        "threshold": threshold,
-        "right_above_threshold": round(float((kept >= threshold).mean()), 4),
-        "none_below_threshold": round(float((none < threshold).mean()), 4),
-        **_street_accuracy(model, tokenizer, temperature, threshold),
-        "sure": _sure(model, tokenizer, temperature),
+    _check_settings(run, {"base": str(base), "seed": seed, "queries": queries is not None})
+    work = _Work(run, queries, street_groups(range(STREET_SCENES)), seed, recipe or Recipe())
+    wide, tokenizer = _wide(work, base)
+    for fold in range(FOLDS):
+        _ask_fold(work, fold, wide, tokenizer)
+    model, _ = _tuned(work, "shipped", run, wide, tokenizer, held_out_folds=())
+    metrics = cross_validated(
+        read_labelled(queries), [load_answers(run / f"fold-{fold}.json") for fold in range(FOLDS)]
+    )
+    metrics |= shipped(model, tokenizer, metrics["temperature"], metrics["threshold"])
+    # The minutes are those of this call: where an earlier one was stopped they do not cover what it did.
+    metrics |= {
+        "base": str(base),
+        "seed": seed,
+        "public_sets": queries is not None,
+        "pieces": tokenizer.get_vocab_size(),
     }
-    return InductorReport(float(right.mean()), temperature, threshold, metrics)
+    metrics["minutes"] = round((time.monotonic() - began) / 60, 2)
+    (run / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return InductorReport(metrics["accuracy"], metrics["temperature"], metrics["threshold"], metrics)
 
 
-@torch.no_grad()
-def predict(model: LlamaForSequenceClassification, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """Logits float32 [len(texts), tasks]."""
-    chunks = [texts[at : at + MEASURED_AT_ONCE] for at in range(0, len(texts), MEASURED_AT_ONCE)]
-    return np.concatenate([_logits(model, tokenizer, chunk).float().cpu().numpy() for chunk in chunks])
+def default_queries() -> Path | None:
+    """The folder of labelled and public questions beside the repository, where there is one."""
+    return QUERIES if QUERIES.is_dir() else None
 
 
 def main() -> None:
     """The command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m tam_edge.models.recipe.inductor", description="train the Inductor")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--base", default=MINILM, help=f"{MINILM}, or a checkpoint folder")
     parser.add_argument("--queries", type=Path, help="folder with labelled.jsonl and the public sets' own files")
+    parser.add_argument("--without-queries", action="store_true", help="train on the project's own questions only")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fold", type=int, default=0, help="fold of the labelled questions to hold out, 0 to 4")
     options = parser.parse_args()
     if options.queries is not None and not options.queries.is_dir():
         parser.error(f"--queries {options.queries}: there is no such folder")
     torch.set_num_threads(1)
-    queries = options.queries or (QUERIES if QUERIES.is_dir() else None)
-    report = train_inductor(options.out, queries=queries, seed=options.seed, held_out_fold=options.fold)
+    queries = None if options.without_queries else options.queries or default_queries()
+    report = train_inductor(options.out, base=options.base, queries=queries, seed=options.seed)
     print(json.dumps(report.metrics))
 
 
-def _train(
-    run: Path, sets: QuestionSets, tokenizer: Tokenizer, stage: Stage, config: InductorConfig, seed: int
-) -> tuple[LlamaForSequenceClassification, int]:
-    """The averaged weights after all steps, on the CPU, in evaluation mode; and the first step this call took."""
-    torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        model, average = build_inductor(config), build_inductor(config)
-    average.load_state_dict(model.state_dict())
-    average.requires_grad_(requires_grad=False)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every piece of one run shares."""
 
-    taken: list[int] = []
-
-    def loss_of_step(step: int) -> Tensor:
-        taken.append(step)
-        _move_average(average, model)
-        texts, targets = draw(sets, Mixture(), np.random.default_rng([seed, 0, step]), QUESTIONS_PER_STEP)
-        return functional.cross_entropy(_logits(model, tokenizer, texts), torch.from_numpy(targets).to(device))
-
-    run_stage(stage, {"inductor": model, "average": average}, loss_of_step, run)
-    trained = build_inductor(config)
-    trained.load_state_dict(average.state_dict())
-    trained.eval()
-    return trained, min(taken, default=stage.steps)
+    run: Path
+    queries: Path | None
+    street: Groups
+    seed: int
+    recipe: Recipe
 
 
-def _logits(model: LlamaForSequenceClassification, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    arrays = encode(tokenizer, texts, model.config.max_position_embeddings)
-    ids, mask = (torch.from_numpy(array).to(model.device) for array in arrays)
-    logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
-    return logits
+def _wide(work: _Work, base: str | Path) -> tuple[QuestionClassifier, Tokenizer]:
+    """The model every other one starts from, and the tokenizer they share."""
+    folder, tokenizer_file, tuning = work.run / WIDE_FOLDER, work.run / TOKENIZER_FILE, work.recipe.wide
+    if (folder / TOKENIZER_FILE).is_file():
+        return load_inductor(folder), Tokenizer.from_file(str(tokenizer_file))
+    sets = collect(work.queries, work.street, held_out_folds=range(FOLDS))
+    start = trimmed(load_base(base), vocabulary_texts(sets, work.seed), work.recipe.pieces, work.recipe.max_tokens)
+    start.tokenizer.save(str(tokenizer_file))
+    torch.manual_seed(work.seed)
+    model = QuestionClassifier(start.body, max_tokens=int(start.body.config.max_position_embeddings))
+    wide = tune(model, start.tokenizer, sets, tuning, work.run, work.seed)
+    save_inductor(wide, folder)
+    start.tokenizer.save(str(folder / TOKENIZER_FILE))  # last: it says that the folder is complete
+    (work.run / f"{tuning.stage.name}.pt").unlink(missing_ok=True)
+    return wide, start.tokenizer
 
 
-@torch.no_grad()
-def _move_average(average: nn.Module, model: nn.Module) -> None:
-    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-        slow.lerp_(fast, 1.0 - AVERAGE_DECAY)
+def _ask_fold(work: _Work, fold: int, wide: QuestionClassifier, tokenizer: Tokenizer) -> None:
+    """Train the model that does not see a fold, and keep what it says to its questions."""
+    name = f"fold-{fold}"
+    if (work.run / f"{name}.json").is_file():
+        return
+    model, sets = _tuned(work, name, work.run / name, wide, tokenizer, held_out_folds=(fold,))
+    save_answers(ask_fold(model, tokenizer, sets.held_out, sets.phrases), work.run / f"{name}.json")
 
 
-def _tokenizer(path: Path, sets: QuestionSets, seed: int, config: InductorConfig) -> Tokenizer:
-    if not path.is_file():
-        train_tokenizer(tokenizer_texts(sets, seed), vocab_size=config.vocab_size).save(str(path))
-    return Tokenizer.from_file(str(path))
+def _tuned(
+    work: _Work,
+    name: str,
+    folder: Path,
+    wide: QuestionClassifier,
+    tokenizer: Tokenizer,
+    *,
+    held_out_folds: Collection[int],
+) -> tuple[QuestionClassifier, QuestionSets]:
+    """Tune from the wide model on all but the held-out folds and save it in `folder`."""
+    sets = collect(work.queries, work.street, held_out_folds=held_out_folds)
+    if (folder / HEAD_FILE).is_file():
+        return load_inductor(folder), sets
+    tuning = replace(work.recipe.fold, stage=replace(work.recipe.fold.stage, name=name))
+    model = tune(wide, tokenizer, sets, tuning, work.run, work.seed)
+    save_inductor(model, folder)
+    (work.run / f"{name}.pt").unlink(missing_ok=True)
+    return model, sets
 
 
-def _accuracy(held_out: Sequence[LabelledQuestion], labels: np.ndarray, predicted: np.ndarray) -> dict[str, object]:
-    right = predicted == labels
-    seconds = [None if one.second is None else one.second - 1 for one in held_out]
-    by_source = {
-        f"accuracy_{source}": round(
-            float(np.mean([hit for one, hit in zip(held_out, right, strict=True) if one.source == source])), 4
-        )
-        for source in sorted({one.source for one in held_out})
-    }
-    return {
-        "held_out_questions": len(held_out),
-        "accuracy": round(float(right.mean()), 4),
-        "accuracy_with_second_label": round(lenient_accuracy(predicted, labels, seconds), 4),
-        **by_source,
-        "confusion": confusion(labels, predicted, len(TASKS)),
-    }
-
-
-def _street_accuracy(
-    model: LlamaForSequenceClassification, tokenizer: Tokenizer, temperature: float, threshold: float
-) -> dict[str, object]:
-    groups = street_groups(range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + UNSEEN_STREET_SCENES))
-    asked = [(text, task - 1) for task, texts in groups for text in texts]
-    calibrated = probabilities(predict(model, tokenizer, [text for text, _ in asked]), temperature)
-    right = top_tasks(calibrated) == np.array([task for _, task in asked])
-    return {
-        "street_questions": len(asked),
-        "street_accuracy": round(float(right.mean()), 4),
-        "street_above_threshold": round(float((calibrated.max(axis=-1) >= threshold).mean()), 4),
-        "street_wrong": [text for (text, _), hit in zip(asked, right, strict=True) if not hit][:20],
-    }
-
-
-def _sure(model: LlamaForSequenceClassification, tokenizer: Tokenizer, temperature: float) -> dict[str, list[float]]:
-    rows = probabilities(predict(model, tokenizer, list(SURE_QUESTIONS)), temperature)
-    return {
-        text: [int(row.argmax()) + 1, round(float(row.max()), 4)]
-        for text, row in zip(SURE_QUESTIONS, rows, strict=True)
-    }
+def _check_settings(run: Path, settings: dict[str, Any]) -> None:
+    path = run / SETTINGS_FILE
+    if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))) != settings:
+        raise UsageError(f"{run} was begun with {before}, not {settings}: name another run folder")
+    path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

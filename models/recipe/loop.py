@@ -75,8 +75,11 @@ def run_stage(
     *,
     evaluate: Callable[[], str] | None = None,
     evaluate_every: int = 1000,
+    optimizers: list[Optimizer] | None = None,
 ) -> None:
     """Train until `stage.steps`, from the last checkpoint in `run` where there is one.
+
+    `optimizers` are for what is only tuned; left out, `make_optimizers` makes those of a training from nothing.
 
     `loss_of_step(step)` is the loss on the data of that step; one that has added up its gradients piece by piece
     returns it detached. Writes RUN/<stage>.pt and RUN/<stage>.log.
@@ -85,7 +88,7 @@ def run_stage(
         FloatingPointError: the loss is no number any more.
     """
     run.mkdir(parents=True, exist_ok=True)
-    optimizers = make_optimizers(modules.values(), stage)
+    optimizers = make_optimizers(modules.values(), stage) if optimizers is None else optimizers
     base = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     log = _Log(run / f"{stage.name}.log", stage.steps)
     step = _resume(run / f"{stage.name}.pt", modules, optimizers)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
 from tam_edge.models.recipe import experts, eye, features, joint, language, parting
-from tam_edge.models.recipe.inductor import train_inductor
+from tam_edge.models.recipe.inductor import default_queries, train_inductor
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
@@ -57,7 +57,7 @@ def _tokenizer(run: Path) -> Tokenizer:
 
 def _inductor(run: Path, seed: int, queries: Path | None) -> None:
     if not (run / "inductor" / "metrics.json").exists():
-        train_inductor(run / "inductor", queries=queries, seed=seed)
+        train_inductor(run / "inductor", queries=queries or default_queries(), seed=seed)
 
 
 def _eye(run: Path, seed: int, scale: float) -> None:
