@@ -129,6 +129,7 @@ class LanguageModel(nn.Module):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         rows: Tensor | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
         """Normed states before the output head, so that a trainer computes logits only where it has labels.
 
@@ -138,6 +139,7 @@ class LanguageModel(nn.Module):
                 share one visual prefix by not seeing each other.
             position_ids: [B, L] (or [1, L]); None counts from 0.
             rows: [R] indices whose states are wanted, which spares the last block the others; needs a mask.
+            blocks: stop after so many blocks; None: after the last.
 
         Returns:
             [B, L, d], or [B, R, d].
@@ -146,7 +148,7 @@ class LanguageModel(nn.Module):
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device).unsqueeze(0)
         rotation = rotary_angles(position_ids, self.config.head_width, self.config.rope_theta)
         x = inputs_embeds
-        for layer in self.layers:
+        for layer in self.layers[:blocks]:
             x = layer(x, rotation, attention_mask, rows if layer is self.layers[-1] else None)
         out: Tensor = self.norm(x)
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from tam_edge.models.config import NANO
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.glances import Glances, Named, find_glances, named_words
 from tam_edge.models.recipe.guidance import Guidance
-from tam_edge.models.recipe.language import answer_loss
+from tam_edge.models.recipe.language import SYMBOLS, answer_loss, train_on_symbols
 from tam_edge.models.recipe.notes import (
     COLOURS,
     DOINGS,
     EARLY_FIELDS,
+    FRAME_FIELDS,
     LATE_FIELDS,
     PERSON_FIELDS,
     SUBJECTS,
@@ -27,7 +29,9 @@ from tam_edge.models.recipe.notes import (
     early_notes,
     late_notes,
     person_notes,
+    shown_notes,
 )
+from tam_edge.models.recipe.noticing import NOTICING, learn_to_notice, new_reader
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.start import LOOKING_BLOCKS, start_looking
 from tam_edge.models.recipe.symbols import turned, view_labels
@@ -90,6 +94,20 @@ def test_notes_never_know_what_is_still_to_come() -> None:
             if not any(event.seconds <= seconds for event in scene.events):
                 assert named["last kind"] in (0, UNKNOWN)
         assert all(note < size for row in notes for note, size in zip(row, fields.values(), strict=True))
+
+
+def test_a_frame_notes_what_its_labels_show() -> None:
+    kinds = {"dog": "dog", "cyclist": "cyclist"}
+    for scene in busy_scenes():
+        view = clip_view(scene, "balanced")
+        for note, labels in zip(shown_notes(view).tolist(), view_labels(view), strict=True):
+            named = dict(zip(FRAME_FIELDS, note, strict=True))
+            assert named["people"] == sum(named[f"{colour} here"] for colour in COLOURS)
+            light = labels[:, GROUP_INDEX["light"]]
+            assert set(light[light > 0].tolist()) == {named["light"] + 1}
+            for name, kind in kinds.items():
+                if (labels[:, GROUP_INDEX["kind"]] == CHOICES["kind"][kind]).any():
+                    assert named[name] == 1
 
 
 def test_a_person_is_noted_where_the_labels_show_one() -> None:
@@ -177,3 +195,33 @@ def test_guidance_teaches_decoder_and_its_own_heads(tokenizer: Tokenizer, langua
     grads = [language.attention(block).k_proj.weight.grad for block in range(NANO.language.layers)]
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads[:-1])
     assert grads[-1] is None  # nothing is asked of the last block
+
+
+def test_noticing_is_what_symbols_go_on_from(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    reader = learn_to_notice(tmp_path, NANO, tokenizer, stage=replace(NOTICING, steps=2))
+    train_on_symbols(tmp_path, NANO, tokenizer, stage=replace(SYMBOLS, steps=0))
+    kept = torch.load(tmp_path / "noticing.pt", weights_only=True)["modules"]
+    for name, weight in reader.language.state_dict().items():
+        assert torch.equal(weight, kept["language"][name])
+    torch.manual_seed(0)
+    untrained = new_reader(NANO, tokenizer).language
+    moved = [
+        not torch.equal(untrained.attention(block).q_proj.bias, reader.language.attention(block).q_proj.bias)
+        for block in range(NANO.language.layers)
+    ]
+    assert moved == [True, True, True, False, False]
+
+
+def test_the_first_blocks_alone(language: LanguageModel) -> None:
+    x = torch.randn(1, 7, NANO.language.width)
+    heard: list[torch.Tensor] = []
+
+    def hear(_: torch.nn.Module, __: object, states: torch.Tensor) -> None:
+        heard.append(states)
+
+    language.layers[1].register_forward_hook(hear)
+    with torch.no_grad():
+        language.hidden_states(x)
+        states = language.hidden_states(x, blocks=2)
+    assert len(heard) == 2
+    assert torch.equal(states, language.norm(heard[0]))

@@ -1,4 +1,4 @@
-"""Stage 2b: from symbols to what the eye really sees. First each projector learns to say what symbols say, then all of
+"""Stage 2c: from symbols to what the eye really sees. First each projector learns to say what symbols say, then all of
 language model, projectors and positions learn from answers, with some symbols kept in so that nothing is forgotten.
 """
 

@@ -1,14 +1,14 @@
-"""Stage 2a: the language model learns to look, on symbols: scenes that are never rendered, at every grid and length.
+"""Stage 2b: the language model learns to look, on symbols: scenes that are never rendered, at every grid and length.
 
-What shows in its answers late is taught directly as well (`guidance.py`), and some heads start as it needs them
-(`start.py`): together they bind words to patches in a tenth of the steps.
+What shows in its answers late is taught directly as well (`guidance.py`), some heads start as it needs them
+(`start.py`), and its lower blocks have learned to take notes: words are bound to patches in a tenth of the steps.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,13 +18,11 @@ from torch.nn import functional
 
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.projector import PositionEmbedding
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
-from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.loop import Stage, run_stage
+from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
-from tam_edge.models.recipe.start import start_looking
 from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
 from tam_edge.models.recipe.views import View, people_view, random_view
 from tam_edge.models.street.question import Question
@@ -112,14 +110,12 @@ def train_on_symbols(
     run: Path, config: TallVAConfig, tokenizer: Tokenizer, *, seed: int = 0, stage: Stage = SYMBOLS
 ) -> None:
     """Train, or go on training, decoder and position embedding on symbols; leaves RUN/symbols.pt."""
-    torch.manual_seed(seed)
-    sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())
-    assert config.projector.position is not None
-    language, position = LanguageModel(sizes), PositionEmbedding(config.projector.position, sizes.width)
-    start_looking(language)
-    guidance = Guidance(language, tokenizer)
-    device, symbols = training_device(), Symbols(tokenizer)
-    for module in (language, position, guidance):
+    reader, device, symbols = new_reader(config, tokenizer), training_device(), Symbols(tokenizer)
+    language, position, guidance = reader.language, reader.position, reader.guidance
+    modules = {"language": language, "position": position, "guidance": guidance}
+    noticed = torch.load(run / "noticing.pt", weights_only=True)["modules"]
+    for name, module in modules.items():
+        module.load_state_dict(noticed[name])
         module.to(device)
 
     def visual(view: View) -> Tensor:
@@ -150,7 +146,6 @@ def train_on_symbols(
         views = [random_view(random.Random(f"evaluation-{seed}-{kind}-{i}"), still) for i in range(EVALUATION_VIEWS)]
         return lambda: [(view, visual(view)) for view in views]
 
-    modules = {"language": language, "position": position, "guidance": guidance}
     run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
 
 

@@ -1,9 +1,9 @@
 """What the model should have noticed by the end of every frame, and about every person it sees.
 
 A question pays for one fact of a scene; these pay for some forty at every frame, so that who was seen so far, what
-happened last and who stands to the left of whom are known before anything is asked. What one look at a frame and the
-one before tells must be known early; what adds that up over frames, a block later. The heads that read notes out are
-thrown away after training.
+happened last and who stands to the left of whom are known before anything is asked. They form a ladder, a block a
+rung: what a frame shows; what is new since the frame before; what all frames so far add up to. The heads that read
+notes out are thrown away after training.
 """
 
 from __future__ import annotations
@@ -19,20 +19,39 @@ from torch.nn import functional
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.layout import Placed, place_all
-from tam_edge.models.street.world import ACTIONS, ARMS, COLOURS, COLUMNS, HELD, ROWS, Event, Person, Scene
+from tam_edge.models.street.world import (
+    ACTIONS,
+    ARMS,
+    COLOURS,
+    COLUMNS,
+    HELD,
+    LIGHTS,
+    ROWS,
+    WEATHERS,
+    Event,
+    Person,
+    Scene,
+)
 
-EARLY_BLOCK, LATE_BLOCK = 1, 2  # blocks after which notes must be readable; those behind are there to read them
+FRAME_BLOCK, EARLY_BLOCK, LATE_BLOCK = 0, 1, 2  # after which notes must be readable; those behind are there to read
 UNKNOWN = -100
 NOTHING_NEW_WEIGHT = 0.2
-MOST_PEOPLE, MOST_CHANGES = 8, 6
+MOST_PEOPLE, MOST_CHANGES, MOST_CARS = 8, 6, 2
 DOINGS = (*ACTIONS, *ARMS, *HELD)
 KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts to rain", "starts to snow", "cyclist")
 SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{colour} car" for colour in COLOURS))
 UNSEEN, THERE, GONE = range(3)
 
 _EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
+FRAME_FIELDS: dict[str, int] = {
+    **dict.fromkeys((*(f"{colour} here" for colour in COLOURS), "dog", "cyclist", "light"), 2),
+    "cars": MOST_CARS + 1,
+    "weather": len(WEATHERS),
+    "people": MOST_PEOPLE + 1,
+}
+"""What a frame shows, at its last token -> how many answers there are."""
 EARLY_FIELDS: dict[str, int] = {"here now": MOST_PEOPLE + 1, **{f"new {fact}": n for fact, n in _EVENT_FIELDS.items()}}
-"""What one frame and the one before tell, at a frame's last token -> how many answers there are."""
+"""What one frame and the one before tell, at a frame's last token."""
 LATE_FIELDS: dict[str, int] = {
     "seen so far": MOST_PEOPLE + 1,
     "most at once": MOST_PEOPLE + 1,
@@ -55,6 +74,23 @@ PERSON_FIELDS: dict[str, int] = {
 def closing_rows(view: View) -> Tensor:
     """Rows [N] of the visual tokens that close a frame."""
     return torch.arange(1, len(view.times) + 1) * view.grid**2 - 1
+
+
+def shown_notes(view: View) -> Tensor:
+    """[N, FRAME_FIELDS] int64."""
+    return torch.tensor([_shown(view.scene, seconds) for seconds in view.times])
+
+
+def _shown(scene: Scene, seconds: float) -> list[int]:
+    here = [stays is not None and stays.holds(seconds) for stays in map(scene.stays().get, COLOURS)]
+    others = [thing is not None and thing.stay.holds(seconds) for thing in (scene.dog, scene.cyclist)]
+    return [
+        *map(int, (*here, *others)),
+        LIGHTS.index(scene.light_at(seconds)),
+        sum(car.stay.holds(seconds) for car in scene.cars),
+        WEATHERS.index(scene.weather_at(seconds)),
+        sum(here),
+    ]
 
 
 def early_notes(view: View) -> Tensor:
@@ -152,11 +188,12 @@ class Notes(nn.Module):
     def __init__(self, language: LanguageModel) -> None:
         super().__init__()
         width = language.config.width
+        self.frame_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(FRAME_FIELDS.values())))
         self.early_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(EARLY_FIELDS.values())))
         self.person_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(PERSON_FIELDS.values())))
         self.late_head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(LATE_FIELDS.values())))
         self._states: dict[int, Tensor] = {}
-        for block in (EARLY_BLOCK, LATE_BLOCK):
+        for block in (FRAME_BLOCK, EARLY_BLOCK, LATE_BLOCK):
             language.layers[block].register_forward_hook(partial(self._hear, block))
 
     def _hear(self, block: int, _: nn.Module, __: object, states: Tensor) -> None:
@@ -164,10 +201,11 @@ class Notes(nn.Module):
 
     def loss(self, view: View, first: int) -> Tensor:
         """Mean cross-entropy of the notes on the last forward pass; `first` is the row of the first visual token."""
-        early, late = self._states[EARLY_BLOCK], self._states[LATE_BLOCK]
+        frame, early, late = (self._states[block] for block in (FRAME_BLOCK, EARLY_BLOCK, LATE_BLOCK))
         closing, (people, people_notes) = closing_rows(view), person_notes(view)
         total = torch.zeros((), device=early.device)
         for states, head, fields, rows, notes in (
+            (frame, self.frame_head, FRAME_FIELDS, closing, shown_notes(view)),
             (early, self.early_head, EARLY_FIELDS, closing, early_notes(view)),
             (early, self.person_head, PERSON_FIELDS, people, people_notes),
             (late, self.late_head, LATE_FIELDS, closing, late_notes(view)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
-from tam_edge.models.recipe import experts, eye, features, joint, language, parting
+from tam_edge.models.recipe import experts, eye, features, joint, language, noticing, parting
 from tam_edge.models.recipe.inductor import default_queries, train_inductor
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import note_minutes
@@ -35,6 +35,7 @@ def train_nano(
     for name, work, count in (
         ("inductor", train_inductor_once, 1),
         ("eye", partial(_eye, run, seed, scale), processes),
+        ("noticing", partial(_noticing, run, seed, scale), processes),
         ("symbols", partial(_symbols, run, seed, scale), processes),
         ("features", partial(_features, run, scale), processes),
         ("joint", partial(_joint, run, seed, scale), processes),
@@ -62,6 +63,10 @@ def _inductor(run: Path, seed: int, queries: Path | None) -> None:
 
 def _eye(run: Path, seed: int, scale: float) -> None:
     eye.train_eye(run, NANO.vision, seed=seed, stage=_scaled(eye.EYE, scale))
+
+
+def _noticing(run: Path, seed: int, scale: float) -> None:
+    noticing.learn_to_notice(run, NANO, _tokenizer(run), seed=seed, stage=_scaled(noticing.NOTICING, scale))
 
 
 def _symbols(run: Path, seed: int, scale: float) -> None:
