@@ -23,6 +23,7 @@ from tam_edge.models.inductor_questions import (
     read_paraphrases,
     read_rephrased,
     read_wide,
+    said_otherwise,
 )
 from tam_edge.models.inductor_rewording import reworded
 from tam_edge.models.street.questions import questions
@@ -72,7 +73,7 @@ class QuestionSets:
     """Everything a training run draws from."""
 
     labelled: tuple[tuple[LabelledQuestion, ...], ...]
-    """Labelled questions outside the held-out folds: the written ones, then the public ones; empty kinds left out."""
+    """Labelled questions outside the held-out folds, and each in other words: written, then public; no empty kinds."""
 
     held_out: tuple[LabelledQuestion, ...]
     """Labelled questions inside them: never trained on, in no source."""
@@ -118,6 +119,7 @@ def collect(queries: Path | None, street: Groups = (), *, held_out_folds: Collec
     held_out = tuple(one for one in labelled if fold_of(one.text) in held_out_folds)
     hidden = frozenset(question_key(text) for text in [one.text for one in held_out] + _paraphrases())
     seen = [one for one in labelled if question_key(one.text) not in hidden]
+    seen += [one for one in said_otherwise(seen) if question_key(one.text) not in hidden]
     kinds = ([one for one in seen if one.source == "written"], [one for one in seen if one.source != "written"])
     return QuestionSets(
         labelled=tuple(tuple(kind) for kind in kinds if kind),

@@ -1,8 +1,8 @@
 """The questions whose task type a person decided, and what keeps those that are measured on out of training.
 
 `written_questions.jsonl`, `wide_questions.jsonl` and `rephrased_questions.jsonl` were written for this project; a
-folder may add labelled public ones. `paraphrases.jsonl` says labelled questions in other words and is only ever
-measured on.
+folder may add labelled public ones. `said_otherwise.jsonl` says every labelled question in other words, twice, and is
+trained on with it; `paraphrases.jsonl` does so for some, in another sitting, and is only ever measured on.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parent / "data"
-WRITTEN_FILE, WIDE_FILE, REPHRASED_FILE, PARAPHRASES_FILE = (
-    DATA / f"{name}.jsonl" for name in ("written_questions", "wide_questions", "rephrased_questions", "paraphrases")
+WRITTEN_FILE, WIDE_FILE, REPHRASED_FILE, SAID_OTHERWISE_FILE, PARAPHRASES_FILE = (
+    DATA / f"{name}.jsonl"
+    for name in ("written_questions", "wide_questions", "rephrased_questions", "said_otherwise", "paraphrases")
 )
 FOLDS = 5
 
@@ -82,6 +84,12 @@ def read_wide() -> list[LabelledQuestion]:
 def read_rephrased() -> list[LabelledQuestion]:
     """Written questions, and templates of some, that put things the other way round; only trained on."""
     return [_labelled(record | {"source": "rephrased"}) for record in _records(REPHRASED_FILE)]
+
+
+def said_otherwise(questions: Iterable[LabelledQuestion]) -> list[LabelledQuestion]:
+    """These labelled questions in other words, with their labels; only trained on, and never without the question."""
+    words = {record["original_sha256"]: record["said_otherwise"] for record in _records(SAID_OTHERWISE_FILE)}
+    return [replace(one, text=text) for one in questions for text in words.get(sha256_of(one.text), ())]
 
 
 def read_paraphrases() -> list[Paraphrase]:
