@@ -1,8 +1,8 @@
 """The questions whose task type a person decided, and what keeps those that are measured on out of training.
 
 `written_questions.jsonl`, `wide_questions.jsonl` and `rephrased_questions.jsonl` were written for this project; a
-folder may add labelled public ones. `said_otherwise.jsonl` says every labelled question in other words, twice, and is
-trained on with it; `paraphrases.jsonl` does so for some, in another sitting, and is only ever measured on.
+folder may add labelled public ones. `said_otherwise.jsonl` says every labelled question in other words, five times, and
+is trained on with it; `paraphrases.jsonl` does so for some, in another sitting, and is only ever measured on.
 """
 
 from __future__ import annotations

@@ -134,14 +134,14 @@ def test_the_five_folds_are_a_partition_of_the_labelled_questions():
         originals = {one.text for one in read_labelled(None)} - {one.text for one in sets.held_out}
         assert not seen & {one.text for one in (*sets.held_out, *said_otherwise(sets.held_out))}
         assert originals <= seen
-        assert len(seen) == pytest.approx(3 * len(originals), abs=5)  # each is said in two more ways
+        assert len(seen) == pytest.approx(6 * len(originals), abs=5)  # each is said in five more ways
 
 
 def test_every_labelled_question_is_said_otherwise_with_its_labels():
     written = read_labelled(None)
     for one in written:
         others = said_otherwise([one])
-        assert len({question_key(other.text) for other in (one, *others)}) == 3, one.text
+        assert len({question_key(other.text) for other in (one, *others)}) == len(others) + 1 >= 5, one.text
         assert {(other.task, other.second, other.source) for other in others} == {(one.task, one.second, one.source)}
     said = {question_key(one.text) for one in said_otherwise(written)}
     assert len(said & {question_key(one.text) for one in read_paraphrases()}) <= 3  # those are dropped
