@@ -22,6 +22,7 @@ def problems(manifest: Manifest) -> Iterator[Problem]:
     yield from _encoders(manifest)
     yield from _strategies(manifest)
     yield from _projectors(manifest)
+    yield from _closing(manifest)
     yield from _context(manifest)
 
 
@@ -86,7 +87,14 @@ def _projectors(manifest: Manifest) -> Iterator[Problem]:
             yield f"{field}.expert", f"is {expert}, the ladder says {rung.expert}"
 
 
+def _closing(manifest: Manifest) -> Iterator[Problem]:
+    needed = 4 * manifest.language.embedding_width
+    if manifest.closing is not None and manifest.closing.size_bytes != needed:
+        yield "closing.size_bytes", f"is {manifest.closing.size_bytes}; an embedding of the language model is {needed}"
+
+
 def _context(manifest: Manifest) -> Iterator[Problem]:
-    room, smallest = manifest.context_visual_tokens, manifest.routing.ladder[-1].tokens_per_frame
+    smallest = manifest.routing.ladder[-1].tokens_per_frame + manifest.closing_tokens
+    room = manifest.context_visual_tokens
     if room < smallest:
         yield "language.context", f"leaves room for {room} visual tokens, one frame is at least {smallest}"

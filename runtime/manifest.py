@@ -174,6 +174,8 @@ class Manifest(Entry):
     """Vision encoders by name."""
     projectors: dict[PositiveInt, ProjectorSpec]
     """Projector expert of each grid."""
+    closing: FileSpec | None = None
+    """One embedding that ends every clip, float32 [embedding_width] as bytes, little-endian; null where none does."""
     strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
     """Strategies, the default first."""
     language: LanguageSpec
@@ -193,6 +195,11 @@ class Manifest(Entry):
         left = self.language.context - self.language.max_output_tokens - self.routing.context_reserve_tokens
         most = self.routing.max_visual_tokens
         return left if most is None else min(left, most)
+
+    @property
+    def closing_tokens(self) -> int:
+        """Visual tokens that end a clip, however many frames it has."""
+        return 0 if self.closing is None else 1
 
     def stage_peak_bytes(self, grid: int) -> dict[str, int]:
         """Peak memory each stage adds for one grid, in bytes, as measured when the bundle was made.

@@ -188,7 +188,8 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
         )
     if plan.grid is not None:
         rung = manifest.routing.rung(plan.grid)
-        if (plan.expert, plan.visual_tokens) != (rung.expert, plan.frames * rung.tokens_per_frame):
+        tokens = plan.frames * rung.tokens_per_frame + manifest.closing_tokens
+        if (plan.expert, plan.visual_tokens) != (rung.expert, tokens):
             raise UsageError(
                 f"the plan was made for another bundle: its expert or token count is not grid {plan.grid}'s"
             )
@@ -211,7 +212,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
     group: Group = rule.group if sure else "balanced"
     budget, budget_from = _budget(manifest, limits)
     candidates = tuple(info.start_seconds + t for t in candidate_times(duration, info.frame_count, routing))
-    decided = _route(group, duration, len(candidates), budget, routing, limits)
+    decided = _route(group, duration, len(candidates), budget - manifest.closing_tokens, routing, limits)
     return Choice(
         rule=rule,
         confidence=estimate.confidence,
@@ -222,6 +223,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
         rung=routing.rung(decided.grid),
         times=choose_times(candidates, decided.frames),
         available=len(candidates),
+        closing_tokens=manifest.closing_tokens,
         start_seconds=info.start_seconds,
         duration_seconds=duration,
         budget=budget,
@@ -261,5 +263,5 @@ def _rejections(choice: Choice, routing: Routing, limits: Limits) -> Iterator[Re
     start = limits.grid if limits.grid is not None else choice.preferred_grid
     for rung in routing.ladder:
         if choice.rung.grid < rung.grid <= start:
-            fit = frame_cap(rung, choice.budget, routing)
+            fit = frame_cap(rung, choice.budget - choice.closing_tokens, routing)
             yield Rejection(f"grid {rung.grid}", f"only {fit} frames of it fit into {choice.budget} visual tokens")

@@ -39,6 +39,8 @@ class Choice:
     """Where the clip starts, as the source counts."""
     duration_seconds: float
     """Length of the clip; 0 for an image."""
+    closing_tokens: int
+    """Visual tokens that end the clip, beside those of its frames."""
     budget: int
     """Visual tokens that could have been."""
     budget_from: str
@@ -47,7 +49,7 @@ class Choice:
     @property
     def tokens(self) -> int:
         """Visual tokens that will be made."""
-        return len(self.times) * self.rung.tokens_per_frame
+        return len(self.times) * self.rung.tokens_per_frame + self.closing_tokens
 
 
 def sentences(choice: Choice) -> tuple[str, ...]:

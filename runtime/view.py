@@ -24,6 +24,8 @@ class View:
     """Equal for plans that would show the same; see `view_key`."""
     evidence: tuple[Evidence, ...]
     """The frames that were seen, in order."""
+    closing_tokens: int
+    """Visual tokens that end the clip and belong to no frame."""
     features_reused: int
     """Frames whose patch features an earlier question had left."""
 
@@ -37,7 +39,7 @@ class View:
         return replace(
             plan,
             timestamps_seconds=times,
-            visual_tokens=sum(frame.tokens for frame in self.evidence),
+            visual_tokens=sum(frame.tokens for frame in self.evidence) + self.closing_tokens,
             interval_seconds=interval_seconds(times),
             rejections=(*plan.rejections, early),
         )
@@ -71,7 +73,7 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
         raise VideoError(video.info.source, message)
     pairs = zip(shown, tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
-    return View(view_key(video, plan), evidence, cache.hits - hits), tokens
+    return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits), tokens
 
 
 def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:
