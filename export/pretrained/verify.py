@@ -18,9 +18,11 @@ from tam_edge.export.parity import ParityError
 from tam_edge.export.pretrained.folder import CheckpointFolder
 from tam_edge.export.pretrained.reference import Reference, load_reference
 from tam_edge.export.pretrained.sizes import CheckpointSizes
+from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.budget import default_limit
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.device import probe_device
+from tam_edge.runtime.engines import LanguageEngine
 from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.manifest import Manifest
@@ -29,7 +31,8 @@ from tam_edge.runtime.plan import Plan
 from tam_edge.runtime.prompt import build_prompt
 from tam_edge.runtime.session import VideoQA
 from tam_edge.runtime.tokenizer import load_tokenizer
-from tam_edge.runtime.vision import preprocess
+from tam_edge.runtime.view import look
+from tam_edge.runtime.vision import FeatureCache, preprocess
 
 TOLERANCE = 1e-4
 """Largest root mean square error of features, visual tokens and float32 logits, in standard deviations."""
@@ -115,6 +118,7 @@ def compare_language(
     tolerance = LOGIT_TOLERANCES[spec.precision]
     engine = LlamaCppEngine(bundle.file(spec), threads=THREADS, device="cpu")
     parts = Parts(bundle, threads=THREADS, device="cpu")
+    stop = stop_ids(bundle, tokenizer, engine)
     errors, same, apart = [], 0, 0
     try:
         with VideoQA(bundle, parts, default_limit(probe_device())) as qa:
@@ -122,8 +126,11 @@ def compare_language(
                 video = SceneVideo(scene)
                 plan = qa.plan(video, question.text, frames=FRAMES)
                 answer = qa.ask(video, question.text, plan=plan, max_tokens=ANSWER_TOKENS)
-                prompt = reference_prompt(bundle, sizes, reference, plan, tokenizer, question.text, video)
-                stop = [tokenizer.token_to_id(text) for text in bundle.manifest.language.stop]
+                visual = reference_tokens(bundle, sizes, reference, plan, video)
+                _, tokens = look(video, plan, parts, FeatureCache(0), StageClock())
+                _require("visual tokens of a video", error_of(tokens.embeddings, visual.numpy()), TOLERANCE)
+                text = build_prompt(bundle.manifest.prompt, plan, tokenizer, question.text)
+                prompt = reference.prompt(text.before, visual, text.after)
                 ids = reference.greedy(prompt, ANSWER_TOKENS, stop)
                 expected = reference.logits(prompt, ids)
                 error = error_of(_logits(engine, prompt[0].numpy(), ids), expected.numpy())
@@ -149,22 +156,21 @@ def compare_language(
     }
 
 
-def reference_prompt(
-    bundle: Bundle,
-    sizes: CheckpointSizes,
-    reference: Reference,
-    plan: Plan,
-    tokenizer: Tokenizer,
-    question: str,
-    video: SceneVideo,
+def reference_tokens(
+    bundle: Bundle, sizes: CheckpointSizes, reference: Reference, plan: Plan, video: SceneVideo
 ) -> torch.Tensor:
-    """The whole prompt [1, L, d] as transformers makes it of the plan's frames and the bundle's text."""
+    """Visual tokens [T, d] as transformers makes them of the plan's frames, the closing one included."""
     [spec] = bundle.manifest.encoders.values()
     batches = list(video.frames(plan.timestamps_seconds, plan.frames))
     pixels = preprocess(np.concatenate([batch.pixels for batch in batches]), spec)
-    visual = reference.video_tokens(reference.features(torch.from_numpy(pixels)), plan.grid or 0, sizes.newline)
-    text = build_prompt(bundle.manifest.prompt, plan, tokenizer, question)
-    return reference.prompt(text.before, visual, text.after)
+    return reference.video_tokens(reference.features(torch.from_numpy(pixels)), plan.grid or 0, sizes.newline)
+
+
+def stop_ids(bundle: Bundle, tokenizer: Tokenizer, engine: LanguageEngine) -> list[int]:
+    """Tokens that end an answer in the runtime: the manifest's first, then what llama.cpp knows as an end of text."""
+    named = [tokenizer.token_to_id(text) for text in bundle.manifest.language.stop]
+    ends = [index for index in range(tokenizer.get_vocab_size()) if engine.is_end(index)]
+    return list(dict.fromkeys([*named, *ends]))
 
 
 def said(tokenizer: Tokenizer, ids: list[int]) -> str:
