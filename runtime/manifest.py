@@ -153,6 +153,25 @@ class StrategySpec(Entry):
     """Engines of its own, by role."""
 
 
+class ImagesSpec(Entry):
+    """How still images are seen where nothing else is asked about: one whole and in tiles, several each whole."""
+
+    encoder: Name
+    """Encoder that sees them."""
+    projector: Engines
+    """Projector without pooling and line breaks: features [N, S*S, D] -> tokens [N, S*S, d]."""
+    newline: FileSpec | None
+    """Embedding that ends each row of a tiled image and each whole one, as `closing`; null where none does."""
+    resolutions_px: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    """Heights and widths a single image may be fitted into, multiples of the encoder's input; none: it is not tiled."""
+    max_tiles: PositiveInt = 1
+    """A tiled image of more tokens than so many tiles is scaled down."""
+    prompt: PromptTexts
+    """Text around the visual tokens."""
+    between: Annotated[str, Field(max_length=200)] = ""
+    """Text between two images."""
+
+
 class Manifest(Entry):
     """Everything a bundle says about itself."""
 
@@ -176,6 +195,8 @@ class Manifest(Entry):
     """Projector expert of each grid."""
     closing: FileSpec | None = None
     """One embedding that ends every clip, float32 [embedding_width] as bytes, little-endian; null where none does."""
+    images: ImagesSpec | None = None
+    """How still images are seen; null: as frames of a video."""
     strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
     """Strategies, the default first."""
     language: LanguageSpec

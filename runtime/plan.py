@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +18,7 @@ from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.reasons import Choice, interval_seconds, sentences
+from tam_edge.runtime.reasons import Choice, interval_seconds, sentences, still_sentences
 from tam_edge.runtime.routing import (
     Group,
     Route,
@@ -30,6 +30,8 @@ from tam_edge.runtime.routing import (
     route,
     route_by_hand,
 )
+from tam_edge.runtime.sequence import STILL_SECONDS
+from tam_edge.runtime.tiles import TileLayout, tile_layout
 
 SCHEMA_VERSION = 1
 
@@ -102,6 +104,8 @@ class Plan:
     """The row's words for the prompt."""
     start_seconds: float = 0.0
     """Where the clip starts, as the source counts; not 0 in a window."""
+    images: Literal["tiles", "whole"] | None = None
+    """How still images are seen: in tiles, or each as a whole; None: as frames of a video."""
 
     def __post_init__(self) -> None:
         """Hold the one promise every later stage builds on."""
@@ -146,6 +150,13 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         UsageError: unknown strategy, grid or task; or one frame at the smallest grid is more than the budget.
     """
     strategy = _strategy(manifest, limits.strategy)
+    rejections = list[Rejection]()
+    for images in _ways(info, manifest, limits):
+        tokens, budget = sum(still_tokens(info, manifest, images)), _budget(manifest, limits)
+        if tokens <= budget[0]:
+            return _still_plan(estimate, info, manifest, images, tokens, budget, strategy, tuple(rejections))
+        wanted = "the image in tiles" if images == "tiles" else "whole images without pooling"
+        rejections.append(Rejection(wanted, f"{tokens} visual tokens are more than {budget[0]}"))
     choice = _choose(estimate, info, manifest, limits)
     return Plan(
         task=estimate.task,
@@ -162,7 +173,7 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         duration_seconds=info.duration_seconds,
         predicted_bytes=manifest.stage_peak_bytes(choice.rung.grid),
         predicted_ms=None,
-        rejections=tuple(_rejections(choice, manifest.routing, limits)),
+        rejections=(*rejections, *_rejections(choice, manifest.routing, limits)),
         reasons=sentences(choice) + _unread(estimate),
         task_title=choice.rule.title,
         phrase=manifest.routing.phrases[choice.group],
@@ -186,7 +197,13 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
         raise UsageError(
             f"the plan looks at {first:.2f} to {last:.2f} s, the clip is {info.start_seconds:.2f} to {end:.2f} s"
         )
-    if plan.grid is not None:
+    if plan.images is not None:
+        made_for = plan.images in _ways(info, manifest, Limits()) and plan.frames == len(info.still_sizes_px)
+        if not made_for or plan.visual_tokens != sum(still_tokens(info, manifest, plan.images)):
+            raise UsageError("the plan was made for other images or another bundle; plan again")
+    elif plan.grid is None:
+        raise UsageError("the plan names no grid; plan again")
+    else:
         rung = manifest.routing.rung(plan.grid)
         tokens = plan.frames * rung.tokens_per_frame + manifest.closing_tokens
         if (plan.expert, plan.visual_tokens) != (rung.expert, tokens):
@@ -196,6 +213,74 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
     if plan.visual_tokens > manifest.context_visual_tokens:
         most = manifest.context_visual_tokens
         raise UsageError(f"the plan has {plan.visual_tokens} visual tokens, this bundle has room for {most}")
+
+
+def layout_of(size_px: tuple[int, int], manifest: Manifest) -> TileLayout:
+    """How a bundle that tiles images cuts one of `size_px` (height, width)."""
+    images = manifest.images
+    assert images is not None
+    encoder = manifest.encoders[images.encoder]
+    return tile_layout(
+        size_px,
+        images.resolutions_px,
+        encoder.image_px,
+        encoder.grid_side,
+        images.max_tiles,
+        line_break=images.newline is not None,
+    )
+
+
+def still_tokens(info: VideoInfo, manifest: Manifest, images: Literal["tiles", "whole"]) -> tuple[int, ...]:
+    """Visual tokens of each image."""
+    assert manifest.images is not None
+    if images == "tiles":
+        return tuple(layout_of(size, manifest).tokens for size in info.still_sizes_px)
+    side, line_break = manifest.encoders[manifest.images.encoder].grid_side, manifest.images.newline is not None
+    return (side**2 + line_break,) * len(info.still_sizes_px)
+
+
+def _ways(info: VideoInfo, manifest: Manifest, limits: Limits) -> tuple[Literal["tiles", "whole"], ...]:
+    """How this source may be seen as still images, the best first; not at all where frames or grid are given."""
+    by_hand = limits.frames is not None or limits.grid is not None
+    if manifest.images is None or by_hand or not info.still_sizes_px:
+        return ()
+    return ("tiles", "whole") if len(info.still_sizes_px) == 1 and manifest.images.resolutions_px else ("whole",)
+
+
+def _still_plan(
+    estimate: TaskEstimate,
+    info: VideoInfo,
+    manifest: Manifest,
+    images: Literal["tiles", "whole"],
+    tokens: int,
+    budget: tuple[int, str],
+    strategy: str,
+    rejections: tuple[Rejection, ...],
+) -> Plan:
+    rule, count = manifest.routing.rule(estimate.task), len(info.still_sizes_px)
+    times = tuple(at * STILL_SECONDS for at in range(count))
+    tiles = layout_of(info.still_sizes_px[0], manifest).tiles if images == "tiles" else None
+    return Plan(
+        task=estimate.task,
+        confidence=estimate.confidence,
+        probabilities=dict(estimate.probabilities),
+        strategy=strategy,
+        timestamps_seconds=times,
+        grid=None,
+        expert=None,
+        visual_tokens=tokens,
+        visual_tokens_exact=True,
+        token_budget=budget[0],
+        interval_seconds=interval_seconds(times),
+        duration_seconds=info.duration_seconds,
+        predicted_bytes=manifest.stage_peak_bytes(manifest.routing.ladder[0].grid),
+        predicted_ms=None,
+        rejections=rejections,
+        reasons=still_sentences(count, tiles, tokens, *budget) + _unread(estimate),
+        task_title=rule.title,
+        phrase=manifest.routing.phrases[rule.group],
+        images=images,
+    )
 
 
 def _strategy(manifest: Manifest, name: str | None) -> str:

@@ -57,6 +57,17 @@ def sentences(choice: Choice) -> tuple[str, ...]:
     return _task(choice), _budget(choice), _times(choice)
 
 
+def still_sentences(
+    count: int, tiles: tuple[int, int] | None, tokens: int, budget: int, budget_from: str
+) -> tuple[str, ...]:
+    """Explain how still images are seen: one in `tiles` (rows, columns), or each of `count` as a whole."""
+    if tiles is not None:
+        seen = f"A single image is seen whole and, finer, in {tiles[0]} x {tiles[1]} tiles."
+    else:
+        seen = "The image is seen as a whole." if count == 1 else f"Each of the {count} images is seen as a whole."
+    return seen, f"That makes {tokens:,} visual tokens; {budget:,} is {budget_from}."
+
+
 def interval_seconds(times: tuple[float, ...]) -> float:
     """Mean distance between neighbouring times in seconds; 0 for a single frame."""
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0

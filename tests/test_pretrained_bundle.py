@@ -67,7 +67,7 @@ def test_the_bundle_is_whole(bundle: Bundle) -> None:
     assert load_bundle(bundle.path, verify=True).manifest == bundle.manifest
     named = {spec.file for spec in bundle.manifest.files().values()}
     assert {path.name for path in bundle.path.iterdir()} == named | {"manifest.json"}
-    assert "closing.f32" in named
+    assert "newline.f32" in named
     assert sorted(path.name for path in bundle.path.parent.iterdir()) == ["bundle", "tiny"]
 
 
@@ -127,9 +127,9 @@ def test_a_closing_file_of_another_width_is_refused(bundle: Bundle, tmp_path: Pa
     copy.mkdir()
     for path in bundle.path.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    (copy / "closing.f32").write_bytes(bytes(60 * 4))
+    (copy / "newline.f32").write_bytes(bytes(60 * 4))
     said = json.loads((copy / "manifest.json").read_text())
-    said["closing"] = json.loads(manifest.file_spec(copy / "closing.f32").model_dump_json())
+    said["closing"] = json.loads(manifest.file_spec(copy / "newline.f32").model_dump_json())
     (copy / "manifest.json").write_text(json.dumps(said))
     with pytest.raises(BundleError, match=r"closing\.size_bytes: is 240; an embedding of the language model is 256"):
         load_bundle(copy)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,6 +20,7 @@ from tam_edge.export.manifest import (
     created_by,
     encoder_spec,
     file_spec,
+    graph_engine,
     projector_file,
     projector_specs,
 )
@@ -36,11 +37,20 @@ from tam_edge.export.vision import vision_graph
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError, UsageError
-from tam_edge.runtime.manifest import ImagePreprocessing, LanguageSpec, Manifest, StrategySpec
+from tam_edge.runtime.manifest import (
+    ImagePreprocessing,
+    ImagesSpec,
+    LanguageSpec,
+    Manifest,
+    ProjectorSpec,
+    StrategySpec,
+)
 from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.vision import CHUNK_FRAMES
 
 ENCODER = "siglip"
-CLOSING_FILE = "closing.f32"
+NEWLINE_FILE = "newline.f32"
+IMAGE_PROJECTOR_FILE = "projector-image.onnx"
 Progress = Callable[[str], None]
 """Told what is done next, in a few words."""
 Figures = dict[str, float | int | str]
@@ -152,8 +162,14 @@ def _write(source: Source, folder: Path, options: ImportOptions, progress: Progr
     projectors, breaks = load_projectors(checkpoint, config.projector), _breaks(source)
     for grid in config.projector.grids:
         save_graph(projector_graph(projectors, grid, config.vision.grid_side, breaks), folder / projector_file(grid))
-    if source.sizes.newline == "one":
-        (folder / CLOSING_FILE).write_bytes(read_newline(checkpoint).numpy().astype("<f4").tobytes())
+    if _needs_own_image_projector(source.sizes):
+        config_of_images = replace(config.projector, grids=(config.vision.grid_side,))
+        unpooled = load_projectors(checkpoint, config_of_images)
+        save_graph(
+            projector_graph(unpooled, config.vision.grid_side, config.vision.grid_side), folder / IMAGE_PROJECTOR_FILE
+        )
+    if "newline" in checkpoint.tensors:
+        (folder / NEWLINE_FILE).write_bytes(read_newline(checkpoint).numpy().astype("<f4").tobytes())
     (folder / TOKENIZER_FILE).write_text(source.tokenizer, encoding="utf-8")
     try:
         stream_gguf(
@@ -170,6 +186,11 @@ def _write(source: Source, folder: Path, options: ImportOptions, progress: Progr
         raise CheckpointError(checkpoint.path, str(error)) from error
 
 
+def _needs_own_image_projector(sizes: CheckpointSizes) -> bool:
+    """Whether no projector of the ladder gives a frame's tokens as they are: unpooled, without line breaks."""
+    return sizes.newline in ("grid", "frame") or sizes.config.vision.grid_side not in sizes.config.projector.grids
+
+
 def _breaks(source: Source) -> LineBreaks | None:
     if source.sizes.newline in ("grid", "frame"):
         return LineBreaks(read_newline(source.folder), "row" if source.sizes.newline == "grid" else "frame")
@@ -179,7 +200,7 @@ def _breaks(source: Source) -> LineBreaks | None:
 def _manifest(source: Source, folder: Path, options: ImportOptions, progress: Progress) -> Manifest:
     progress("taking over the Inductor and measuring the memory of every engine")
     taken = take_inductor(options.inductor, folder)
-    sizes = source.sizes
+    sizes, projectors = source.sizes, projector_specs(folder, source.sizes.config)
     manifest = Manifest(
         name=_name(source.folder),
         version="1",
@@ -188,8 +209,9 @@ def _manifest(source: Source, folder: Path, options: ImportOptions, progress: Pr
         created_by=created_by(),
         inductor=taken.spec,
         encoders={ENCODER: encoder_spec(folder, source.preprocessing, sizes.config.vision)},
-        projectors=projector_specs(folder, sizes.config),
-        closing=file_spec(folder / CLOSING_FILE) if sizes.newline == "one" else None,
+        projectors=projectors,
+        closing=file_spec(folder / NEWLINE_FILE) if sizes.newline == "one" else None,
+        images=_images(source, folder, projectors),
         strategies=(StrategySpec(name="tam", encoders=(ENCODER,)),),
         language=_language(source, folder, options.precision),
         prompt=source.chat.video,
@@ -200,6 +222,24 @@ def _manifest(source: Source, folder: Path, options: ImportOptions, progress: Pr
     for field, message in problems(manifest):
         raise BundleError(folder, field, message)
     return manifest
+
+
+def _images(source: Source, folder: Path, projectors: dict[int, ProjectorSpec]) -> ImagesSpec:
+    vision, newline = source.sizes.config.vision, folder / NEWLINE_FILE
+    if _needs_own_image_projector(source.sizes):
+        features = ("float32", (CHUNK_FRAMES, vision.grid_side**2, vision.width))
+        engines = (graph_engine(folder / IMAGE_PROJECTOR_FILE, {"features": features}),)
+    else:
+        engines = projectors[vision.grid_side].engines[:1]
+    return ImagesSpec(
+        encoder=ENCODER,
+        projector=engines,
+        newline=file_spec(newline) if newline.is_file() else None,
+        resolutions_px=source.sizes.resolutions,
+        max_tiles=source.sizes.max_tiles,
+        prompt=source.chat.image,
+        between=source.chat.between_images,
+    )
 
 
 def _language(source: Source, folder: Path, precision: Precision) -> LanguageSpec:

@@ -11,16 +11,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from tam_edge.export.pretrained.folder import CheckpointFolder
 from tam_edge.export.pretrained.sizes import CheckpointSizes, Newline
 from tam_edge.runtime.errors import TamEdgeError
+from tam_edge.runtime.manifest import EncoderSpec
 
 LEAST_VERSION = (4, 57, 2)
 
@@ -67,6 +77,22 @@ class Reference:
         """Visual tokens [T, d] of a whole video."""
         tokens = self.frame_tokens(features, grid, newline).flatten(0, 1)
         return torch.cat((tokens, self._newline[None])) if newline == "one" else tokens
+
+    @torch.inference_mode()
+    def image_tokens(self, image: NDArray[np.uint8], spec: EncoderSpec) -> Tensor:
+        """Visual tokens [T, d] of one still image [H, W, 3] by OneVision's own processing, tiles and all."""
+        pixels = spec.preprocessing
+        processor = LlavaOnevisionImageProcessor(
+            size={"height": spec.image_px, "width": spec.image_px},
+            image_mean=list(pixels.mean),
+            image_std=list(pixels.std),
+            rescale_factor=pixels.rescale,
+            image_grid_pinpoints=self.model.config.image_grid_pinpoints,
+        )
+        inputs = processor(Image.fromarray(image), return_tensors="pt")
+        [tokens] = self.model.model.get_image_features(inputs["pixel_values"], inputs["image_sizes"])
+        seen: Tensor = tokens
+        return seen
 
     @torch.inference_mode()
     def prompt(self, before: Sequence[int], visual: Tensor, after: Sequence[int]) -> Tensor:

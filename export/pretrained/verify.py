@@ -5,12 +5,14 @@ Errors are in units of the reference's standard deviation, so that they mean the
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer
 
 from tam_edge.export.answers import SceneVideo, evaluation_frames, evaluation_questions
@@ -43,6 +45,7 @@ LOGIT_TOLERANCES = {"f32": TOLERANCE, "f16": 0.02, "bf16": 0.1, "Q8_0": 0.2}
 FRAMES = 2
 """Frames on which features and visual tokens are compared, and that each question looks at."""
 QUESTIONS = 4
+IMAGE_QUESTION = "What does the picture show?"
 ANSWER_TOKENS = 32
 THREADS = 1
 
@@ -77,6 +80,7 @@ def verify_bundle(
     bundle, reference = Bundle(folder, manifest), load_reference(checkpoint, sizes)
     progress(f"comparing patch features and visual tokens of {FRAMES} frames")
     figures = compare_vision(bundle, sizes, reference, evaluation_frames(FRAMES))
+    figures |= compare_image(bundle, reference, evaluation_frames(1)[0, ::2])
     progress(f"comparing logits and answers to {QUESTIONS} questions")
     return {"verified": f"transformers {_version()}", **figures, **compare_language(bundle, sizes, reference)}
 
@@ -103,6 +107,29 @@ def compare_vision(
         _require(f"visual tokens of grid {grid}", error, TOLERANCE)
         figures |= {f"projector_{grid}_rms_error": error.rms, f"projector_{grid}_worst_error": error.worst}
     return figures
+
+
+def compare_image(bundle: Bundle, reference: Reference, image: NDArray[np.uint8]) -> dict[str, float | int | str]:
+    """Visual tokens of one still image [H, W, 3], where the bundle tiles such.
+
+    Raises:
+        ParityError: they are too far off.
+    """
+    images = bundle.manifest.images
+    if images is None or not images.resolutions_px:
+        return {}
+    parts = Parts(bundle, threads=THREADS, device="cpu")
+    with VideoQA(bundle, parts, default_limit(probe_device())) as qa, tempfile.TemporaryDirectory() as folder:
+        Image.fromarray(image).save(Path(folder, "image.png"))
+        video = qa.open(Path(folder, "image.png"))
+        plan = qa.plan(video, IMAGE_QUESTION)
+        if plan.images != "tiles":
+            return {}  # the context is too short for one
+        _, tokens = look(video, plan, parts, FeatureCache(0), StageClock())
+    expected = reference.image_tokens(image, bundle.manifest.encoders[images.encoder])
+    error = error_of(tokens.embeddings, expected.numpy())
+    _require("visual tokens of an image", error, TOLERANCE)
+    return {"image_rms_error": error.rms, "image_worst_error": error.worst}
 
 
 def compare_language(
