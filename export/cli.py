@@ -32,7 +32,9 @@ def checkpoint(
     ctx: typer.Context,
     folder: Annotated[
         Path | None,
-        typer.Option("--checkpoint", metavar="FOLDER", help="LLaVA-OneVision, LLaVA-Video, or what is built like them."),
+        typer.Option(
+            "--checkpoint", metavar="FOLDER", help="LLaVA-OneVision, LLaVA-Video, or what is built like them."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the bundle; an older one is replaced.")
@@ -65,10 +67,8 @@ def checkpoint(
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Turn a checkpoint, or what was trained here, into a bundle for the device."""
-    given = (folder, out, inductor_from, grids, newline)
     if ctx.invoked_subcommand is not None:
-        if any(value is not None for value in given) or upcycle or verify or as_json:
-            raise UsageError(f"options of {ctx.invoked_subcommand} come after its name; --checkpoint goes without it")
+        _refuse_options(ctx)
         return
     if folder is None or out is None:
         raise UsageError("name a checkpoint folder and a place: --checkpoint FOLDER --out FOLDER, or see --help")
@@ -78,12 +78,22 @@ def checkpoint(
 
     options = ImportOptions(inductor_from, _grids(grids), upcycle, newline, precision)
     bundle = export_checkpoint(
-        folder, out, options, verify=verify_bundle if verify else None, progress=lambda what: print(what, file=sys.stderr)
+        folder,
+        out,
+        options,
+        verify=verify_bundle if verify else None,
+        progress=lambda what: print(what, file=sys.stderr),
     )
     if as_json:
         print(json.dumps({"schema_version": 1, "bundle": str(out), "parity": bundle.manifest.parity}))
     else:
         print(f"wrote {out}")
+
+
+def _refuse_options(ctx: typer.Context) -> None:
+    """Options before a sub-command's name would be read and forgotten."""
+    if any(value not in (None, False, "f16") for value in ctx.params.values()):
+        raise UsageError(f"options of {ctx.invoked_subcommand} come after its name; --checkpoint goes without it")
 
 
 def _grids(text: str | None) -> tuple[int, ...] | None:

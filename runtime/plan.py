@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,7 +31,7 @@ from tam_edge.runtime.routing import (
     route_by_hand,
 )
 from tam_edge.runtime.sequence import STILL_SECONDS
-from tam_edge.runtime.tiles import TileLayout, tile_layout
+from tam_edge.runtime.tiles import Way, layout_of, still_tokens, ways_to_see
 
 SCHEMA_VERSION = 1
 
@@ -104,7 +104,7 @@ class Plan:
     """The row's words for the prompt."""
     start_seconds: float = 0.0
     """Where the clip starts, as the source counts; not 0 in a window."""
-    images: Literal["tiles", "whole"] | None = None
+    images: Way | None = None
     """How still images are seen: in tiles, or each as a whole; None: as frames of a video."""
 
     def __post_init__(self) -> None:
@@ -151,7 +151,8 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
     """
     strategy = _strategy(manifest, limits.strategy)
     rejections = list[Rejection]()
-    for images in _ways(info, manifest, limits):
+    by_hand = limits.frames is not None or limits.grid is not None
+    for images in () if by_hand else ways_to_see(info, manifest):
         tokens, budget = sum(still_tokens(info, manifest, images)), _budget(manifest, limits)
         if tokens <= budget[0]:
             return _still_plan(estimate, info, manifest, images, tokens, budget, strategy, tuple(rejections))
@@ -198,12 +199,10 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
             f"the plan looks at {first:.2f} to {last:.2f} s, the clip is {info.start_seconds:.2f} to {end:.2f} s"
         )
     if plan.images is not None:
-        made_for = plan.images in _ways(info, manifest, Limits()) and plan.frames == len(info.still_sizes_px)
+        made_for = plan.images in ways_to_see(info, manifest) and plan.frames == len(info.still_sizes_px)
         if not made_for or plan.visual_tokens != sum(still_tokens(info, manifest, plan.images)):
             raise UsageError("the plan was made for other images or another bundle; plan again")
-    elif plan.grid is None:
-        raise UsageError("the plan names no grid; plan again")
-    else:
+    elif plan.grid is not None:
         rung = manifest.routing.rung(plan.grid)
         tokens = plan.frames * rung.tokens_per_frame + manifest.closing_tokens
         if (plan.expert, plan.visual_tokens) != (rung.expert, tokens):
@@ -215,43 +214,11 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
         raise UsageError(f"the plan has {plan.visual_tokens} visual tokens, this bundle has room for {most}")
 
 
-def layout_of(size_px: tuple[int, int], manifest: Manifest) -> TileLayout:
-    """How a bundle that tiles images cuts one of `size_px` (height, width)."""
-    images = manifest.images
-    assert images is not None
-    encoder = manifest.encoders[images.encoder]
-    return tile_layout(
-        size_px,
-        images.resolutions_px,
-        encoder.image_px,
-        encoder.grid_side,
-        images.max_tiles,
-        line_break=images.newline is not None,
-    )
-
-
-def still_tokens(info: VideoInfo, manifest: Manifest, images: Literal["tiles", "whole"]) -> tuple[int, ...]:
-    """Visual tokens of each image."""
-    assert manifest.images is not None
-    if images == "tiles":
-        return tuple(layout_of(size, manifest).tokens for size in info.still_sizes_px)
-    side, line_break = manifest.encoders[manifest.images.encoder].grid_side, manifest.images.newline is not None
-    return (side**2 + line_break,) * len(info.still_sizes_px)
-
-
-def _ways(info: VideoInfo, manifest: Manifest, limits: Limits) -> tuple[Literal["tiles", "whole"], ...]:
-    """How this source may be seen as still images, the best first; not at all where frames or grid are given."""
-    by_hand = limits.frames is not None or limits.grid is not None
-    if manifest.images is None or by_hand or not info.still_sizes_px:
-        return ()
-    return ("tiles", "whole") if len(info.still_sizes_px) == 1 and manifest.images.resolutions_px else ("whole",)
-
-
 def _still_plan(
     estimate: TaskEstimate,
     info: VideoInfo,
     manifest: Manifest,
-    images: Literal["tiles", "whole"],
+    images: Way,
     tokens: int,
     budget: tuple[int, str],
     strategy: str,

@@ -5,6 +5,7 @@ Tokens are not pooled: a question about nothing but images has the room for all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ from tam_edge.runtime.errors import BundleError, VideoError
 from tam_edge.runtime.frames import FrameBatch, Video
 from tam_edge.runtime.manifest import ImagesSpec
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.plan import Plan, layout_of
+from tam_edge.runtime.plan import Plan
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.tiles import TileLayout
+from tam_edge.runtime.tiles import TileLayout, layout_of
 from tam_edge.runtime.vision import CHUNK_FRAMES, encode
 
 
@@ -61,7 +62,8 @@ def crops(pixels: NDArray[np.uint8], layout: TileLayout, side_px: int) -> NDArra
     (height, width), (rows, columns) = layout.fitted_px, layout.tiles
     canvas = np.zeros((*layout.canvas_px, 3), np.uint8)
     top, left = (layout.canvas_px[0] - height) // 2, (layout.canvas_px[1] - width) // 2
-    canvas[top : top + height, left : left + width] = image.resize((width, height), Image.Resampling.BICUBIC)
+    fitted = image.resize((width, height), Image.Resampling.BICUBIC)
+    canvas[top : top + height, left : left + width] = np.asarray(fitted)
     tiles = canvas.reshape(rows, side_px, columns, side_px, 3).swapaxes(1, 2).reshape(-1, side_px, side_px, 3)
     whole = np.asarray(image.resize((side_px, side_px), Image.Resampling.BICUBIC))
     return np.concatenate((whole[None], tiles))
@@ -83,7 +85,7 @@ def arranged(
 ) -> NDArray[np.float32]:
     """Tokens [T, d] of a tiled image: the whole [S*S, d], then the tiles [n, S*S, d] as one picture, row by row."""
     rows, columns = layout.tiles
-    side, width = int(tiles.shape[1] ** 0.5), tiles.shape[2]
+    side, width = math.isqrt(tiles.shape[1]), tiles.shape[2]
     picture = tiles.reshape(rows, columns, side, side, width).swapaxes(1, 2).reshape(rows * side, columns * side, width)
     (above, left), (height, across) = layout.cut_tokens, layout.kept_tokens
     picture = picture[above : above + height, left : left + across]
@@ -106,16 +108,12 @@ def _tokens(
     return arranged(projected[0], projected[1:], layout, newline)
 
 
-def _projected(
-    pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec
-) -> NDArray[np.float32]:
+def _projected(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec) -> NDArray[np.float32]:
     """[N, H, W, 3] -> [N, S*S, d], a chunk at a time."""
     return np.concatenate(list(_chunks(pictures, plan, parts, spec)))
 
 
-def _chunks(
-    pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec
-) -> Iterator[NDArray[np.float32]]:
+def _chunks(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec) -> Iterator[NDArray[np.float32]]:
     encoder, projector = parts.encoder(plan), parts.image_projector()
     for start in range(0, len(pictures), CHUNK_FRAMES):
         some = pictures[start : start + CHUNK_FRAMES]
@@ -138,4 +136,5 @@ def _resized(picture: NDArray[np.float32], size: int, axis: int) -> NDArray[np.f
     low = at.astype(np.int64)
     high = np.minimum(low + 1, length - 1)
     part = (at - low).astype(np.float32).reshape([-1 if index == axis else 1 for index in range(picture.ndim)])
-    return picture.take(low, axis) * (1 - part) + picture.take(high, axis) * part
+    mixed: NDArray[np.float32] = picture.take(low, axis) * (1 - part) + picture.take(high, axis) * part
+    return mixed

@@ -9,7 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from tam_edge.runtime.frames import VideoInfo
+from tam_edge.runtime.manifest import Manifest
+
+Way = Literal["tiles", "whole"]
+"""How still images are seen: in tiles, or each as a whole."""
 SPARE_RATIO = 1.1
 """A tiled image may be wider and higher than the most tiles by this factor before it is scaled down."""
 
@@ -68,6 +74,37 @@ def tile_layout(
     ratio = math.sqrt(kept[0] * kept[1] / (max_tiles * side**2))
     shown = (int(kept[0] // ratio), int(kept[1] // ratio)) if ratio > SPARE_RATIO else kept
     return TileLayout(canvas, _fitted(size_px, canvas), tiles, cut, kept, shown, side**2, line_break)
+
+
+def ways_to_see(info: VideoInfo, manifest: Manifest) -> tuple[Way, ...]:
+    """How a source may be seen as still images, the finest first; none where it is, or has to be, a video."""
+    if manifest.images is None or not info.still_sizes_px:
+        return ()
+    return ("tiles", "whole") if len(info.still_sizes_px) == 1 and manifest.images.resolutions_px else ("whole",)
+
+
+def still_tokens(info: VideoInfo, manifest: Manifest, way: Way) -> tuple[int, ...]:
+    """Visual tokens of each image of a source, in a bundle that says how images are seen."""
+    if way == "tiles":
+        return tuple(layout_of(size, manifest).tokens for size in info.still_sizes_px)
+    assert manifest.images is not None
+    side, line_break = manifest.encoders[manifest.images.encoder].grid_side, manifest.images.newline is not None
+    return (side**2 + line_break,) * len(info.still_sizes_px)
+
+
+def layout_of(size_px: tuple[int, int], manifest: Manifest) -> TileLayout:
+    """How a bundle that tiles images cuts one of `size_px` (height, width)."""
+    images = manifest.images
+    assert images is not None
+    encoder = manifest.encoders[images.encoder]
+    return tile_layout(
+        size_px,
+        images.resolutions_px,
+        encoder.image_px,
+        encoder.grid_side,
+        images.max_tiles,
+        line_break=images.newline is not None,
+    )
 
 
 def best_resolution(size_px: tuple[int, int], resolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -319,7 +319,12 @@ def test_a_training_runs_inductor_is_exported(bundle: Bundle, tmp_path: Path, mo
     ready = InductorExport(*(bundle.path / name for name in names), TASKS, 40, 1.25, 0.2, {"questions": 7})
     monkeypatch.setattr("tam_edge.export.pretrained.inductor.export_inductor", lambda run, folder: ready)
     taken = take_inductor(tmp_path, tmp_path / "out")
-    assert (taken.spec.temperature, taken.spec.max_tokens, taken.threshold, taken.parity) == (1.25, 40, 0.2, {"questions": 7})
+    assert (taken.spec.temperature, taken.spec.max_tokens, taken.threshold, taken.parity) == (
+        1.25,
+        40,
+        0.2,
+        {"questions": 7},
+    )
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint folder that is incomplete, damaged or of another kind is refused in one line that names what is wrong."""
+"""A checkpoint folder that is incomplete, damaged or of another kind is refused in one line that says why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
 from tam_edge.runtime.errors import TamEdgeError, UsageError
 
+PLAIN = ImportOptions()
 FC1 = "vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight"
 
 
@@ -29,7 +30,7 @@ def folder(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path) -> Pat
     return save_checkpoint(tmp_path / "checkpoint", model)
 
 
-def refused(folder: Path, options: ImportOptions = ImportOptions()) -> str:
+def refused(folder: Path, options: ImportOptions = PLAIN) -> str:
     """The line an export of `folder` ends with; nothing is left of it."""
     out = folder.with_name("out")
     with pytest.raises(TamEdgeError) as error:
@@ -48,7 +49,9 @@ def edit_config(folder: Path, change: Callable[[dict], None]) -> Path:
     return folder
 
 
-def test_every_tensor_is_found_and_read_as_float32(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path) -> None:
+def test_every_tensor_is_found_and_read_as_float32(
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         folder = open_checkpoint(save_checkpoint(tmp_path / str(dtype), model, dtype=dtype, shards=3))
         expected = model.model.language_model.layers[1].mlp.down_proj.weight.to(dtype).float()
@@ -106,7 +109,9 @@ def test_a_missing_key_is_named(model: LlavaOnevisionForConditionalGeneration, t
     assert refused(folder).endswith("vision.layers.1.mlp.fc1.weight is missing")
 
 
-@pytest.mark.parametrize("key", ["language_model.model.norm.weight", "multi_modal_projector.linear_2.bias", "image_newline"])
+@pytest.mark.parametrize(
+    "key", ["language_model.model.norm.weight", "multi_modal_projector.linear_2.bias", "image_newline"]
+)
 def test_every_part_misses_its_keys(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path, key: str) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", model, change={key: None})
     assert key.rpartition(".")[0].rpartition(".")[2] in refused(folder)
@@ -206,7 +211,7 @@ def test_an_untied_head_must_be_there(tmp_path: Path) -> None:
 
 def test_options_must_fit_the_checkpoint(folder: Path) -> None:
     assert "no grid may be larger" in refused(folder, ImportOptions(grids=(9, 4)))
-    with pytest.raises(UsageError, match="--inductor .* is no bundle, no training run"):
+    with pytest.raises(UsageError, match=r"--inductor .* is no bundle, no training run"):
         export_checkpoint(folder, folder.with_name("out"), ImportOptions(inductor=folder.parent))
 
 
@@ -214,7 +219,9 @@ def test_a_weight_that_f16_cannot_hold_is_named(model: LlavaOnevisionForConditio
     key = "language_model.model.layers.2.mlp.up_proj.weight"
     huge = model.model.language_model.layers[2].mlp.up_proj.weight.detach() * 1e6
     folder = save_checkpoint(tmp_path / "checkpoint", model, change={key: huge})
-    assert "layers.2.mlp.up_proj.weight holds weights above 65504, the largest number of f16: take bf16" in refused(folder)
+    assert "layers.2.mlp.up_proj.weight holds weights above 65504, the largest number of f16: take bf16" in refused(
+        folder
+    )
 
 
 def test_the_error_names_the_folder(tmp_path: Path) -> None:

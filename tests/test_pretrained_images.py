@@ -44,6 +44,9 @@ SIZES = [(90, 160), (160, 90), (100, 100), (40, 33), (310, 290), (30, 300), (301
 """Heights and widths: fitted above and below, left and right, scaled up, scaled down, very long."""
 
 
+UNLIMITED = Limits()
+
+
 @pytest.fixture(scope="module")
 def model() -> LlavaOnevisionForConditionalGeneration:
     return tiny_model()
@@ -183,7 +186,7 @@ def test_a_second_tokenisation_of_line_breaks_would_be_noticed(bundle: Bundle) -
     assert len(encode_template(tokenizer, bundle.manifest.images.between)) == 1  # type: ignore[union-attr]
 
 
-def _plan(bundle: Bundle, path: Path | list[Path], limits: Limits = Limits()) -> tuple[Plan, object]:
+def _plan(bundle: Bundle, path: Path | list[Path], limits: Limits = UNLIMITED) -> tuple[Plan, object]:
     with VideoQA.load(bundle.path, threads=1) as qa:
         video = qa.open(path)
     estimate = TaskEstimate("why?", "reasoning", 0.9, {"reasoning": 0.9})
@@ -227,7 +230,10 @@ def test_a_video_among_images_makes_all_of_them_frames(
 
 
 def test_line_breaks_in_videos_need_a_projector_of_their_own(
-    model: LlavaOnevisionForConditionalGeneration, bundle: Bundle, pictures: dict[tuple[int, int], Path], tmp_path: Path,
+    model: LlavaOnevisionForConditionalGeneration,
+    bundle: Bundle,
+    pictures: dict[tuple[int, int], Path],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)

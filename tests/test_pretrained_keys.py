@@ -16,7 +16,9 @@ from tam_edge.models.tallva import TallVA
 
 LAYOUTS: tuple[Layout, ...] = ("A", "B", "C", "D")
 VISION = "model.vision_tower.vision_model."
-BLOCK = [f"{part}.{kind}" for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2") for kind in ("weight", "bias")]
+BLOCK = [
+    f"{part}.{kind}" for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2") for kind in ("weight", "bias")
+]
 BLOCK += [f"self_attn.{part}_proj.{kind}" for part in ("q", "k", "v", "out") for kind in ("weight", "bias")]
 DECODER = [f"self_attn.{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")]
 DECODER += ["self_attn.o_proj.weight", "input_layernorm.weight", "post_attention_layernorm.weight"]

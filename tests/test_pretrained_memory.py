@@ -1,4 +1,4 @@
-"""Converting a checkpoint needs the memory of its largest tensor, not of the checkpoint; measured in a process of its own.
+"""Converting needs the memory of a checkpoint's largest tensor, not of all of it; measured in a process of its own.
 
 For the 7B shape: `python tests/big_checkpoint.py write 7b FOLDER`, then `convert FOLDER OUT`; too large for every run.
 """

@@ -51,7 +51,12 @@ LIMIT = 1e-4
 """Largest error, in standard deviations of the reference."""
 POOLED = 4
 """OneVision's grid for 7 patches a side, as 14 is for 27."""
-QUESTIONS = ("how many people are there?", "what does the sign say?", "人が三人いますか?", "why did the dog stop 🐕, café?")
+QUESTIONS = (
+    "how many people are there?",
+    "what does the sign say?",
+    "人が三人いますか?",
+    "why did the dog stop 🐕, café?",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,7 +101,9 @@ def test_every_layout_computes_what_transformers_computes(tmp_path: Path, layout
     assert parity["language_answers_same"] == parity["language_questions"] == 4
 
 
-def test_the_reference_is_large_enough_to_compare(model: LlavaOnevisionForConditionalGeneration, bundle: Bundle) -> None:
+def test_the_reference_is_large_enough_to_compare(
+    model: LlavaOnevisionForConditionalGeneration, bundle: Bundle
+) -> None:
     reference = Reference(model)
     [spec] = bundle.manifest.encoders.values()
     features = reference.features(torch.from_numpy(preprocess(evaluation_frames(2), spec)))
@@ -222,9 +229,7 @@ def test_another_language_model_is_noticed(
         compare_language(bundle, sizes, Reference(mutant), 1)
 
 
-def test_a_mismatch_writes_no_bundle(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mismatch_writes_no_bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = tiny_model()
     _other_projector_gelu(mutant)
     monkeypatch.setattr(verify, "load_reference", lambda folder, sizes: Reference(mutant))
@@ -383,7 +388,11 @@ def test_half_precision_is_compared_with_what_it_can_hold(
 
 
 def test_experts_change_no_token(
-    checkpoint: Path, bundle: Bundle, sizes: CheckpointSizes, model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+    checkpoint: Path,
+    bundle: Bundle,
+    sizes: CheckpointSizes,
+    model: LlavaOnevisionForConditionalGeneration,
+    tmp_path: Path,
 ) -> None:
     exported = export_checkpoint(checkpoint, tmp_path / "out", replace(EXACT, upcycle=True))
     figures = compare_vision(exported, sizes, Reference(model), evaluation_frames(2))

@@ -23,9 +23,37 @@ from tam_edge.runtime.tokenizer import encode_plain, encode_template
 from tam_edge.runtime.vision import preprocess
 
 PIECES = (
-    *("the dog ", "How many", " people", "wearing", "\n", "\n\n", "   ", "\t", "!?", "…", "—", "«oui»", "3.14", "1234567"),
+    *(
+        "the dog ",
+        "How many",
+        " people",
+        "wearing",
+        "\n",
+        "\n\n",
+        "   ",
+        "\t",
+        "!?",
+        "…",
+        "—",
+        "«oui»",
+        "3.14",
+        "1234567",
+    ),
     *("汉字", "人が三人", "안녕", "здравствуй", "שלום", "مرحبا", "नमस्ते", "e\u0301", "o\u0308", "a\u030a", "ﬁ", "Å"),
-    *("🐕", "👩‍👩‍👧", "🇩🇪", "👍🏽", "def f(x):\n    return x", "{'a': [1]}", "</s>", "&amp;", "\u00a0", "\u200b", "'ll", "I'M"),
+    *(
+        "🐕",
+        "👩‍👩‍👧",
+        "🇩🇪",
+        "👍🏽",
+        "def f(x):\n    return x",
+        "{'a': [1]}",
+        "</s>",
+        "&amp;",
+        "\u00a0",
+        "\u200b",
+        "'ll",
+        "I'M",
+    ),
 )
 
 
@@ -112,7 +140,11 @@ def test_the_prompt_is_what_the_chat_template_writes(folder: Path) -> None:
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), chat_template=CHAT)
     turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "why {so}?"}]}]
     written = theirs.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    ours = chat.video.system + "<video>" + chat.video.after_visual.format(question="why {so}?", metadata="", instruction="")
+    ours = (
+        chat.video.system
+        + "<video>"
+        + chat.video.after_visual.format(question="why {so}?", metadata="", instruction="")
+    )
     assert ours == written
     assert chat.between_images == "\n"
     assert chat.stop == ("<|im_end|>",)

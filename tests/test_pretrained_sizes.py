@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,12 @@ def test_llava_video_7b_has_the_papers_sizes() -> None:
     sizes = sizes_of(LLAVA_VIDEO_7B)
     config = sizes.config
     assert config.vision.layers == 26
-    assert (config.vision.heads, config.vision.width, config.vision.mlp_width, config.vision.experts) == (16, 1152, 4304, 1)
+    assert (config.vision.heads, config.vision.width, config.vision.mlp_width, config.vision.experts) == (
+        16,
+        1152,
+        4304,
+        1,
+    )
     assert config.projector == FULL.projector
     assert (config.language.width, config.language.vocab_size, config.language.context) == (3584, 152064, 21000)
     assert not config.language.tied
@@ -144,7 +150,7 @@ def test_a_ladder_falls_and_starts_at_the_side(side: int) -> None:
     grids = ladder_of(side)
     assert grids[0] == side
     assert math.ceil(side / 2) in grids
-    assert all(small < large for large, small in zip(grids, grids[1:], strict=False))
+    assert all(small < large for large, small in pairwise(grids))
 
 
 def test_a_ninth_task_type_brings_its_own_rule() -> None:

@@ -31,7 +31,13 @@ from tam_edge.export.pretrained.inductor import TakenInductor, take_inductor
 from tam_edge.export.pretrained.processing import Chat, read_chat, read_preprocessing, read_tokenizer
 from tam_edge.export.pretrained.rules import output_tokens, routing_of, rules_for
 from tam_edge.export.pretrained.sizes import CheckpointSizes, Newline, read_sizes, upcycled
-from tam_edge.export.pretrained.weights import check_tensors, language_source, load_projectors, load_vision, read_newline
+from tam_edge.export.pretrained.weights import (
+    check_tensors,
+    language_source,
+    load_projectors,
+    load_vision,
+    read_newline,
+)
 from tam_edge.export.projector import LineBreaks, projector_graph
 from tam_edge.export.vision import vision_graph
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
@@ -228,7 +234,7 @@ def _images(source: Source, folder: Path, projectors: dict[int, ProjectorSpec]) 
     vision, newline = source.sizes.config.vision, folder / NEWLINE_FILE
     if _needs_own_image_projector(source.sizes):
         features = ("float32", (CHUNK_FRAMES, vision.grid_side**2, vision.width))
-        engines = (graph_engine(folder / IMAGE_PROJECTOR_FILE, {"features": features}),)
+        engines: tuple[EngineSpec, ...] = (graph_engine(folder / IMAGE_PROJECTOR_FILE, {"features": features}),)
     else:
         engines = projectors[vision.grid_side].engines[:1]
     return ImagesSpec(

@@ -1,4 +1,4 @@
-"""Where an imported bundle's Inductor comes from: another bundle, a training run, or a classifier's checkpoint folder."""
+"""Where an imported bundle's Inductor comes from: another bundle, a training run, or a classifier's checkpoint."""
 
 from __future__ import annotations
 
@@ -160,5 +160,3 @@ def _fill_head(model: QuestionClassifier, source: Path, names: dict[str, str]) -
                     source, f"{name} has shape {list(values.shape)}, {list(wanted[target].shape)} is needed"
                 )
             wanted[target].copy_(values)
-
-

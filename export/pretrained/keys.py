@@ -2,7 +2,8 @@
 
 A: LLaVA-NeXT's own files; B: Hugging Face's files, and its modules before 4.52; C: its modules since; D: those of 5.x,
 without `vision_model.`. One name is what `tam_edge.models` calls the tensor, behind `vision.`, `projector.` or
-`language.`; the line break is `newline`. Experts: `...layers.i.experts.e.fc1`, `...layers.i.gate`, `...experts.e.linear_1`.
+`language.`; the line break is `newline`. A mixture is stored as `...layers.i.experts.e.fc1` and `...layers.i.gate`,
+projectors of several grids as `...experts.e.linear_1`.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def read_preprocessing(folder: CheckpointFolder, sizes: CheckpointSizes) -> Imag
             rescale=float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(folder.path, f"{PREPROCESSOR_FILE}: image_mean and image_std are needed, three each") from error
+        raise CheckpointError(
+            folder.path, f"{PREPROCESSOR_FILE}: image_mean and image_std are needed, three each"
+        ) from error
 
 
 def read_tokenizer(folder: CheckpointFolder) -> str:
@@ -148,14 +150,18 @@ def _rendered(path: Path, template: str | None, sizes: CheckpointSizes, token: s
     from transformers.utils.chat_template_utils import render_jinja_template
 
     kind = token.strip("<>")
-    turn = {"role": "user", "content": [*({"type": kind} for _ in range(count)), {"type": "text", "text": QUESTION}]}
+    turn: Any = {
+        "role": "user",
+        "content": [*({"type": kind} for _ in range(count)), {"type": "text", "text": QUESTION}],
+    }
     try:
-        [text], _ = render_jinja_template([[turn]], chat_template=template, add_generation_prompt=True)
+        texts: Any = render_jinja_template([[turn]], chat_template=template, add_generation_prompt=True)
+        text = str(texts[0][0])
     except Exception as error:  # whatever a template does in its sandbox
         raise CheckpointError(path, f"its chat template cannot be rendered ({error})") from error
     if text.count(token) != count or text.count(QUESTION) != 1 or text.rindex(token) > text.index(QUESTION):
         raise CheckpointError(path, f"its chat template does not put {token} before the question")
-    return str(text)
+    return text
 
 
 def _prompt(text: str, token: str, metadata: str) -> PromptTexts:

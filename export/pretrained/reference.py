@@ -6,6 +6,7 @@ differ without a word, so they are refused.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,9 +58,9 @@ class Reference:
         At the grid that OneVision pools to, its own pooling; at another the same with another size.
         """
         projected = self.model.model.multi_modal_projector(features)
-        side = int(projected.shape[1] ** 0.5)
+        side = math.isqrt(projected.shape[1])
         if grid == side:
-            pooled = projected
+            pooled: Tensor = projected
         elif grid == -(-side // 2):
             pooled = self.model.model.apply_pooling(projected)
         else:
@@ -204,7 +205,8 @@ def _assembled(folder: CheckpointFolder, sizes: CheckpointSizes) -> LlavaOnevisi
         for name, values in wanted.items():
             if not _unused(name) and not (text.tied and name == "lm_head.weight"):
                 values.copy_(folder.read(_ours(name)))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _ours(name: str) -> str:

@@ -1,4 +1,4 @@
-"""config.json -> sizes: what the modules are built with, and the facts about line breaks and tiles that no weight tells.
+"""config.json -> sizes: what the modules are built with, and facts about line breaks and tiles that no weight tells.
 
 Hugging Face's LlavaOnevision config has a section per model. LLaVA-NeXT's is Qwen2's own with `mm_` fields, and only
 names the image encoder, so SigLIP's published sizes stand here.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from tam_edge.export.pretrained.folder import CheckpointError, CheckpointFolder
 from tam_edge.models.config import LanguageConfig, ProjectorConfig, TallVAConfig, VisionConfig
@@ -62,19 +62,22 @@ class CheckpointSizes:
     """What the bundle does otherwise than config.json says, one sentence each."""
 
 
-def read_sizes(folder: CheckpointFolder, grids: tuple[int, ...] | None = None, newline: Newline | None = None) -> CheckpointSizes:
+def read_sizes(
+    folder: CheckpointFolder, grids: tuple[int, ...] | None = None, newline: Newline | None = None
+) -> CheckpointSizes:
     """Sizes of a checkpoint, with its own line breaks and TAM's ladder unless others are given.
 
     Raises:
         CheckpointError: config.json lacks something, or describes a model that is not built like these.
     """
     reader = _Reader(folder)
-    if "text_config" in folder.config or "vision_config" in folder.config and "mm_vision_tower" not in folder.config:
-        return reader.hugging_face(grids, newline)
     if "mm_vision_tower" in folder.config:
         return reader.llava_next(grids, newline)
+    if "text_config" in folder.config or "vision_config" in folder.config:
+        return reader.hugging_face(grids, newline)
     raise CheckpointError(
-        folder.path, "config.json names no image encoder (vision_config or mm_vision_tower): this is no LLaVA checkpoint"
+        folder.path,
+        "config.json names no image encoder (vision_config or mm_vision_tower): this is no LLaVA checkpoint",
     )
 
 
@@ -143,7 +146,10 @@ class _Reader:
         if order not in ("project-then-pool", "pool-then-project"):
             raise self._error(f"projector_order is {order!r}: project-then-pool and pool-then-project are known")
         projector = ProjectorConfig(
-            grids=grids or ladder_of(vision.grid_side), input_width=vision.width, output_width=language.width, order=order
+            grids=grids or ladder_of(vision.grid_side),
+            input_width=vision.width,
+            output_width=language.width,
+            order=order,
         )
         if newline != "none" and "newline" not in self._folder.tensors:
             raise self._error("image_newline is missing: add it, or export with --newline none")
@@ -159,7 +165,9 @@ class _Reader:
     def _vision(self, about: Mapping[str, Any], layers: int) -> VisionConfig:
         """Where a size is not written, SiglipVisionConfig's own default holds, as in transformers."""
         self._only(about, "hidden_act", "gelu_pytorch_tanh")
-        experts = len({key.split(".")[5] for key in self._folder.tensors if key.startswith("vision.layers.0.mlp.experts.")})
+        experts = len(
+            {key.split(".")[5] for key in self._folder.tensors if key.startswith("vision.layers.0.mlp.experts.")}
+        )
         width = self._size(about, "hidden_size", 768)
         try:
             return VisionConfig(
@@ -213,13 +221,15 @@ class _Reader:
             raise self._error(f"the language model's sizes: {error}") from error
 
     def _tower(self) -> tuple[Mapping[str, Any], int]:
-        """vision_config where there is one, else the published sizes of the tower that is named; blocks that are used."""
+        """vision_config if there is one, else the published sizes of the named tower; and the blocks that are used."""
         name = str(self._config["mm_vision_tower"])
         if own := self._config.get("vision_config"):
             return own, self._size(own, "num_hidden_layers") - 1
         found = re.search(r"siglip-(so400m|large|base)-patch(\d+)-(\d+)", name)
         if found is None:
-            raise self._error(f"mm_vision_tower is {name!r}: SigLIP encoders such as siglip-so400m-patch14-384 are known")
+            raise self._error(
+                f"mm_vision_tower is {name!r}: SigLIP encoders such as siglip-so400m-patch14-384 are known"
+            )
         tower = SIGLIP_TOWERS[found[1]]
         stored = self._folder.stored("vision.layers.0.mlp.fc1.weight")
         if len(stored.shape) != 2:
@@ -243,7 +253,9 @@ class _Reader:
         return used
 
     def _tiles(self, image_px: int) -> tuple[tuple[tuple[int, int], ...], int]:
-        aspect = str(self._config.get("vision_aspect_ratio") or self._config.get("image_aspect_ratio") or "anyres_max_9")
+        aspect = str(
+            self._config.get("vision_aspect_ratio") or self._config.get("image_aspect_ratio") or "anyres_max_9"
+        )
         found = re.fullmatch(r"anyres_max_(\d+)", aspect)
         points = self._config.get("image_grid_pinpoints")
         if found is None:
@@ -295,12 +307,10 @@ def ladder_of(side: int) -> tuple[int, ...]:
 
 def upcycled(sizes: CheckpointSizes) -> CheckpointSizes:
     """The same with TAM's mixture of experts in every block of the image encoder."""
-    from dataclasses import replace
-
     vision = replace(sizes.config.vision, experts=EXPERTS, experts_per_token=EXPERTS_PER_TOKEN)
     return replace(sizes, config=replace(sizes.config, vision=vision))
 
 
 def newline_tokens(newline: Newline, grid: int) -> int:
     """Visual tokens of one frame at `grid`, its line breaks included; the one that closes a video is not a frame's."""
-    return grid * grid + cast("int", {"grid": grid, "frame": 1}.get(newline, 0))
+    return grid * grid + {"grid": grid, "frame": 1}.get(newline, 0)

@@ -239,7 +239,9 @@ def _lead(logits: torch.Tensor) -> float:
 def _require(what: str, error: Error, tolerance: float) -> None:
     worst = WORST_TOLERANCE * tolerance / TOLERANCE
     if not (error.rms <= tolerance and error.worst <= worst):  # also where it is not a number
-        raise ParityError(f"{what} differ from transformers' by {error}, more than {tolerance:g} ({worst:g}): no bundle")
+        raise ParityError(
+            f"{what} differ from transformers' by {error}, more than {tolerance:g} ({worst:g}): no bundle"
+        )
 
 
 def _version() -> str:

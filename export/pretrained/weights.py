@@ -93,12 +93,7 @@ def language_source(folder: CheckpointFolder, config: TallVAConfig) -> dict[str,
     """The language model's tensors by LanguageModel's names, none of them read yet."""
     with torch.device("meta"):
         keys = list(TallVA(config).language.state_dict())
-    return {
-        key: TensorSource(
-            folder.stored(f"language.{key}").shape, lambda rows, name=f"language.{key}": folder.blocks(name, rows)
-        )
-        for key in keys
-    }
+    return {key: _source(folder, f"language.{key}") for key in keys}
 
 
 def read_newline(folder: CheckpointFolder) -> Tensor:
@@ -108,6 +103,10 @@ def read_newline(folder: CheckpointFolder) -> Tensor:
         CheckpointError: there is none.
     """
     return folder.read("newline")
+
+
+def _source(folder: CheckpointFolder, key: str) -> TensorSource:
+    return TensorSource(folder.stored(key).shape, lambda rows: folder.blocks(key, rows))
 
 
 def _fill(module: nn.Module, names: Mapping[str, str], folder: CheckpointFolder) -> None:
