@@ -6,6 +6,7 @@ Qwen2's layout: llama.cpp takes the rotary halves as they are, so no row is perm
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ BLOCK_VALUES = 32
 """Values that share one scale in Q8_0; a row is a multiple of it or stays f16."""
 BLOCK_BYTES = 32 * 1024**2
 """A matrix is converted so many bytes of float32 at a time."""
+PROGRESS_PERCENT = 5
+"""Progress is told in steps of so much."""
 F16_MAX = 65504.0
 """Largest number that f16 can hold."""
 
@@ -94,7 +97,7 @@ def stream_gguf(
         precision: number format of the weight matrices.
         name: name of the model, stored in the file.
         stop: token that ends an answer; it must be in the vocabulary.
-        progress: told which tensor is written next.
+        progress: told how much is written, every few per cent.
 
     Raises:
         ValueError: the tokenizer is no byte-level BPE, lacks `stop`, or has more tokens than the embedding table; a
@@ -116,9 +119,13 @@ def stream_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for count, (key, source) in enumerate(tensors.items(), start=1):
-            progress(f"{count} of {len(tensors)} tensors: {key}")
+        whole, done, told = sum(_values(source) for source in tensors.values()), 0, -1
+        for key, source in tensors.items():
+            if (percent := 100 * done // whole) >= told + PROGRESS_PERCENT or told < 0:
+                progress(f"{percent}%")
+                told = percent
             writer.write_tensor_data(_encoded(key, source, formats[key]))
+            done += _values(source)
     finally:
         writer.close()
 
@@ -175,6 +182,10 @@ def _merges(merges: list[str] | list[list[str]]) -> Iterator[str]:
         yield merge if isinstance(merge, str) else " ".join(merge)
 
 
+def _values(source: TensorSource) -> int:
+    return math.prod(source.shape)
+
+
 def _held(values: Tensor) -> TensorSource:
     return TensorSource(tuple(values.shape), lambda rows: values.split(rows))
 
@@ -197,7 +208,7 @@ def _empty(shape: tuple[int, ...], kind: Precision) -> NDArray[np.generic]:
 def _encoded(key: str, source: TensorSource, kind: Precision) -> NDArray[np.generic]:
     """The tensor as it is stored, converted block by block."""
     stored, done = _empty(source.shape, kind), 0
-    row_values = int(np.prod(source.shape[1:], dtype=np.int64))
+    row_values = math.prod(source.shape[1:])
     for block in source.blocks(max(1, BLOCK_BYTES // (4 * row_values))):
         values = block.numpy()
         if kind == "f16" and np.abs(values).max() > F16_MAX:

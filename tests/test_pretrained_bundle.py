@@ -135,7 +135,7 @@ def test_a_closing_file_of_another_width_is_refused(bundle: Bundle, tmp_path: Pa
         load_bundle(copy)
 
 
-STAGES = ["image encoder", "projectors", "1 of", "20 of", "Inductor", "transformers", "comparing logits"]
+STAGES = ["image encoder", "projectors", "model, 0%", "model, 5", "Inductor", "transformers", "comparing logits"]
 
 
 @pytest.mark.usefixtures("unmeasured")

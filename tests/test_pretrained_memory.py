@@ -6,6 +6,7 @@ For the 7B shape: `python tests/big_checkpoint.py write 7b FOLDER`, then `conver
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
     assert figures["checkpoint_bytes"] > 90 * MIB
     assert 0 < grown < 60 * MIB, figures
     assert figures["bundle_bytes"] > figures["checkpoint_bytes"]
-    steps = [line for line in done.stderr.splitlines() if "of 483 tensors" in line]
-    assert len(steps) == 483
+    steps = [int(found[1]) for found in re.finditer(r"language model, (\d+)%", done.stderr)]
+    assert 15 <= len(steps) <= 21
+    assert steps == sorted(steps)
     assert load_bundle(tmp_path / "out").manifest.routing.ladder[0].tokens_per_frame == 56
