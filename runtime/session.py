@@ -172,7 +172,7 @@ class VideoQA:
             plan = make_plan(estimate, video.info, manifest, Limits(None, frames, grid, strategy))
         check_plan(plan, video.info, manifest)
         check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
-        admit(self.limit, self._footprint.of(plan.grid, video.info))
+        admit(self.limit, self._footprint.of(plan.grid, video.info, plan.images))
         self._stop()
         self._stream = AnswerStream(plan, self._pieces(video, question, plan, options, clock))
         return self._stream

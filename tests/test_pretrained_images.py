@@ -31,6 +31,7 @@ from tam_edge.models.street import make_scene, render
 from tam_edge.runtime import Bundle, Limits, Plan, TaskEstimate, UsageError, VideoQA, make_plan
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
+from tam_edge.runtime.footprint import Footprint
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import check_plan
 from tam_edge.runtime.tiles import best_resolution, tile_layout
@@ -252,3 +253,16 @@ def test_line_breaks_in_videos_need_a_projector_of_their_own(
             seen.append(look(video, qa.plan(video, "why?"), parts, FeatureCache(0), StageClock())[1].embeddings)
             parts.close()
     np.testing.assert_array_equal(*seen)
+
+
+def test_memory_counts_every_tile(bundle: Bundle, pictures: dict[tuple[int, int], Path]) -> None:
+    """Crops and visual tokens, as they are projected and as they are put in order."""
+    footprint = Footprint(bundle.manifest, threads=1)
+    with VideoQA.load(bundle.path, threads=1) as qa:
+        small, large = (qa.open(pictures[size]).info for size in ((40, 33), (310, 290)))
+        several = qa.open([pictures[size] for size in SIZES]).info
+    one, nine = (footprint.of(None, info, "tiles")["images"] for info in (small, large))
+    crop = 3 * IMAGE_PX**2 + 2 * SIDE**2 * 64 * 4
+    assert (one, nine) == (2 * crop, 10 * crop)
+    assert footprint.of(None, several, "whole")["images"] == len(SIZES) * crop
+    assert "images" not in footprint.of(7, small)

@@ -91,9 +91,20 @@ def worst(figures: dict[str, float | int | str]) -> float:
     return max(float(value) for key, value in figures.items() if key.endswith("_worst_error"))
 
 
-@pytest.mark.parametrize(("layout", "tied"), [("A", True), ("B", False), ("C", True), ("D", False)])
-def test_every_layout_computes_what_transformers_computes(tmp_path: Path, layout: Layout, tied: bool) -> None:
-    folder = save_checkpoint(tmp_path / "in", tiny_model(tiny_config(tied=tied)), layout, shards=2 if tied else 1)
+@pytest.mark.parametrize(
+    ("layout", "tied", "dtype"),
+    [
+        ("A", True, torch.bfloat16),
+        ("B", False, torch.float32),
+        ("C", True, torch.float16),
+        ("D", False, torch.float32),
+    ],
+)
+def test_every_layout_computes_what_transformers_computes(
+    tmp_path: Path, layout: Layout, tied: bool, dtype: torch.dtype
+) -> None:
+    model = tiny_model(tiny_config(tied=tied))
+    folder = save_checkpoint(tmp_path / "in", model, layout, shards=2 if tied else 1, dtype=dtype)
     exported = export_checkpoint(folder, tmp_path / "out", EXACT, verify=verify_bundle)
     parity = exported.manifest.parity
     assert str(parity["verified"]).startswith("transformers 4.")
