@@ -57,7 +57,8 @@ def language_bytes(file_bytes: int, config: LanguageConfig, context: int, *, exa
     llama.cpp's own 24 MiB. For small models it is at most half more than the measurement.
     """
     cells = 2 * config.layers * config.kv_heads * config.head_width * (4 if exact else 2) * context
-    scores = min(PLAIN_ATTENTION_BYTES, 4 * CHUNK_TOKENS * context * config.heads)
+    scores = 4 * CHUNK_TOKENS * context * config.heads
+    scores = scores if exact else min(PLAIN_ATTENTION_BYTES, scores)
     states = 4 * CHUNK_TOKENS * (3 * config.ffn_width + 8 * config.width) + 4 * CHUNK_TOKENS * context
     return file_bytes + cells + 2 * scores + states + 8 * config.vocab_size + LLAMA_BYTES
 

@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from tam_edge.export import manifest
 from tam_edge.export.answers import evaluation_frames
+from tam_edge.export.language import Precision
 from tam_edge.export.parity import ParityError
 from tam_edge.export.pretrained import verify
 from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
@@ -384,6 +385,24 @@ def _plan(grid: int, frames: int, tokens: int) -> Plan:
         rejections=(),
         reasons=(),
     )
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("f32", 1e-5), ("f16", 1e-3)])
+def test_float32_stays_exact_however_long_the_context(
+    checkpoint: Path, tmp_path: Path, precision: Precision, apart: float
+) -> None:
+    """Beyond 64 MiB of scores others go over to flash attention: seen here as the larger difference."""
+    exported = export_checkpoint(checkpoint, tmp_path / "out", ImportOptions(precision=precision))
+    engine = LlamaCppEngine(exported.file(exported.manifest.language.engines[0]), threads=1, device="cpu")
+    rows, scores = np.random.default_rng(0).standard_normal((100, 64), np.float32), []
+    for cells in (512, 20480):
+        engine.reserve(cells)
+        engine.truncate(0)
+        engine.append_embeddings(rows)
+        scores.append(engine.logits())
+    engine.close()
+    error = np.abs(scores[0] - scores[1]).max() / scores[0].std()
+    assert (error <= apart) == (precision == "f32")
 
 
 def test_half_precision_is_compared_with_what_it_can_hold(

@@ -143,6 +143,9 @@ def test_line_breaks_are_the_configs(said: str, merge: str, newline: str) -> Non
 
 def test_an_image_is_cut_only_where_the_config_says_so() -> None:
     assert sizes_of({**LLAVA_VIDEO_7B, "image_aspect_ratio": "pad"}).resolutions == ()
+    older = sizes_of({**LLAVA_VIDEO_7B, "image_aspect_ratio": "anyres"})
+    assert older.resolutions == ()
+    assert "A single image is seen whole, without tiles; config.json says anyres." in older.notes
 
 
 @given(st.integers(1, 60))

@@ -259,6 +259,8 @@ class _Reader:
         found = re.fullmatch(r"anyres_max_(\d+)", aspect)
         points = self._config.get("image_grid_pinpoints")
         if found is None:
+            if aspect.startswith("anyres"):
+                self._notes.append(f"A single image is seen whole, without tiles; config.json says {aspect}.")
             return (), 1
         if isinstance(points, str):  # "(1x1),...,(6x6)" in tiles
             ends = [int(number) for number in re.findall(r"\d+", points)]

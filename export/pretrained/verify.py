@@ -6,6 +6,7 @@ Errors are in units of the reference's standard deviation, so that they mean the
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,11 @@ class Error:
 
 
 def verify_bundle(
-    folder: Path, checkpoint: CheckpointFolder, sizes: CheckpointSizes, manifest: Manifest, progress: object
+    folder: Path,
+    checkpoint: CheckpointFolder,
+    sizes: CheckpointSizes,
+    manifest: Manifest,
+    progress: Callable[[str], None],
 ) -> dict[str, float | int | str]:
     """Compare the files in `folder`, which `manifest` describes, with transformers.
 
@@ -75,7 +80,6 @@ def verify_bundle(
         ParityError: names the first stage that is too far off.
         TamEdgeError: this transformers cannot be compared with.
     """
-    assert callable(progress)
     progress("loading the checkpoint in transformers")
     bundle, reference = Bundle(folder, manifest), load_reference(checkpoint, sizes)
     progress(f"comparing patch features and visual tokens of {FRAMES} frames")

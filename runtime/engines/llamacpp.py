@@ -106,9 +106,12 @@ class LlamaCppEngine:
         self._cells, self._block = int(params.n_ctx), int(params.n_batch)
 
     def _scores_fit(self, scores: int) -> bool:
-        """Whether plain attention is affordable: on a CPU it is as fast and three times as exact as flash attention."""
+        """Whether plain attention is affordable: on a CPU it is as fast and three times as exact as flash attention.
+
+        A float32 model pays for it whatever it costs: flash attention moves its logits by a hundredth of their spread.
+        """
         heads = self._llama.llama_model_n_head(self._model)
-        return not self.on_gpu and scores * heads * 4 <= PLAIN_ATTENTION_BYTES
+        return not self.on_gpu and (self._exact or scores * heads * 4 <= PLAIN_ATTENTION_BYTES)
 
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Enter token ids after what is held.
