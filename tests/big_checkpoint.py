@@ -28,7 +28,7 @@ SMALL = VisionConfig(100, 14, 64, 3, 4, 96, experts=1, experts_per_token=1)
 LANGUAGES = {
     "7b": LanguageConfig(152064, 3584, 28, 28, 4, 18944, 1e6, tied=False, context=32768),
     "0.5b": LanguageConfig(151936, 896, 24, 14, 2, 4864, 1e6, tied=True, context=32768),
-    "ci": LanguageConfig(4096, 320, 40, 8, 2, 960, 1e6, tied=False, context=4096),
+    "ci": LanguageConfig(4096, 256, 40, 8, 2, 768, 1e6, tied=False, context=4096),
 }
 
 

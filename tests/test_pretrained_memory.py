@@ -24,8 +24,8 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     grown = figures["vm_hwm_bytes"] - figures["before_bytes"]
-    assert figures["checkpoint_bytes"] > 90 * MIB
-    assert 0 < grown < 60 * MIB, figures
+    assert figures["checkpoint_bytes"] > 55 * MIB
+    assert 0 < grown < 0.8 * figures["checkpoint_bytes"], figures  # read whole, it would be twice that in float32
     assert figures["bundle_bytes"] > figures["checkpoint_bytes"]
     steps = [int(found[1]) for found in re.finditer(r"language model, (\d+)%", done.stderr)]
     assert 15 <= len(steps) <= 21
