@@ -2,6 +2,7 @@
 
     python tests/big_checkpoint.py write 7b FOLDER      # 16 GB, layout A, bf16, in shards
     python tests/big_checkpoint.py convert FOLDER OUT   # prints {"vm_hwm_bytes": ..., "before_bytes": ..., ...}
+    python tests/big_checkpoint.py convert FOLDER OUT 7 # the same with a ladder of one grid
 
 `7b` is SigLIP-so400m with Qwen2-7B, `0.5b` with Qwen2-0.5B (tied), `ci` small enough for every test run. `convert` is
 the whole of `tam-edge export --checkpoint`, in this process; the engines' memory is measured in others.
@@ -111,13 +112,13 @@ def next_config(config: TallVAConfig) -> dict[str, object]:
     }
 
 
-def convert(folder: Path, out: Path) -> dict[str, float]:
+def convert(folder: Path, out: Path, grids: tuple[int, ...] | None = None) -> dict[str, float]:
     """Export, and what this process needed at its peak."""
-    from tam_edge.export.pretrained.bundle import export_checkpoint
+    from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
     from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
 
     before, began = resident_bytes(), time.monotonic()
-    export_checkpoint(folder, out, progress=lambda what: print(what, file=sys.stderr))
+    export_checkpoint(folder, out, ImportOptions(grids=grids), progress=lambda what: print(what, file=sys.stderr))
     written = sum(path.stat().st_size for path in out.iterdir())
     return {
         "vm_hwm_bytes": peak_resident_bytes(),
@@ -132,4 +133,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "write":
         write(sys.argv[2], Path(sys.argv[3]))
     else:
-        print(json.dumps(convert(Path(sys.argv[2]), Path(sys.argv[3]))))
+        print(json.dumps(convert(Path(sys.argv[2]), Path(sys.argv[3]), tuple(map(int, sys.argv[4:])) or None)))

@@ -20,7 +20,7 @@ MIB = 1024**2
 
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
     big_checkpoint.write("ci", tmp_path / "in")
-    command = [sys.executable, big_checkpoint.__file__, "convert", str(tmp_path / "in"), str(tmp_path / "out")]
+    command = [sys.executable, big_checkpoint.__file__, "convert", str(tmp_path / "in"), str(tmp_path / "out"), "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     grown = figures["vm_hwm_bytes"] - figures["before_bytes"]
