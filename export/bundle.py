@@ -25,6 +25,7 @@ from tam_edge.export.language import write_gguf
 from tam_edge.export.manifest import LANGUAGE_FILES, TOKENIZER_FILE, VISION_FILE, draft_manifest, projector_file
 from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import compare_projector, compare_vision
+from tam_edge.export.place import building, check_place
 from tam_edge.export.projector import projector_graph
 from tam_edge.export.vision import vision_graph
 from tam_edge.models.checkpoint import CONFIG_FILE, PARTS, load_checkpoint
@@ -77,16 +78,8 @@ def export_bundle(
         ParityError: a file does not compute what its PyTorch module computes.
     """
     check_folders(run, out)
-    partial = out.resolve().with_name(f".{out.resolve().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with building(out) as partial:
         _build(run, partial, facts, questions, first_seed, progress)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return load_bundle(out, verify=True)
 
 
@@ -161,9 +154,7 @@ def check_folders(run: Path, out: Path) -> None:
     missing = [name for name in needed if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run} lacks {', '.join(missing)}: finish the training first, or name another run")
-    is_bundle = (out / MANIFEST_FILE).is_file()
-    if out.exists() and not is_bundle and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there and is no bundle: name another folder")
+    check_place(out)
 
 
 def _training_facts(run: Path) -> Iterator[tuple[str, float | int | str]]:

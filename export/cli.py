@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from tam_edge.runtime.errors import UsageError
+
 app = typer.Typer(
-    help="Turn trained weights into a bundle for the device.", add_completion=False, rich_markup_mode=None
+    help="Turn a checkpoint, or what was trained here, into a bundle for the device.",
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 inductor = typer.Typer(
@@ -22,9 +27,85 @@ inductor = typer.Typer(
 _JSON = typer.Option("--json", help="Print JSON on stdout and nothing else there.")
 
 
-@app.callback()
-def _export() -> None:
-    """Turn trained weights into a bundle for the device."""
+@app.callback(invoke_without_command=True)
+def checkpoint(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", metavar="FOLDER", help="LLaVA-OneVision, LLaVA-Video, or what is built like them."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the bundle; an older one is replaced.")
+    ] = None,
+    inductor_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--inductor",
+            metavar="FOLDER",
+            help="Bundle, training run, or BERT- or Llama-style classifier. [default: the installed bundle's]",
+        ),
+    ] = None,
+    grids: Annotated[
+        str | None,
+        typer.Option("--grids", metavar="LIST", help="Tokens per side, largest first. [default: 27,18,14,11 or alike]"),
+    ] = None,
+    upcycle: Annotated[
+        bool, typer.Option("--upcycle", help="Give every block of a dense eye four experts, for training.")
+    ] = False,
+    newline: Annotated[
+        Literal["grid", "frame", "one", "none"] | None,
+        typer.Option("--newline", help="Line break after rows, frames, once, never. [default: the checkpoint's]"),
+    ] = None,
+    precision: Annotated[
+        Literal["f32", "f16", "bf16", "Q8_0"], typer.Option("--precision", help="Weights of the language model.")
+    ] = "f16",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every stage with transformers; a mismatch writes nothing.")
+    ] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Turn a checkpoint, or what was trained here, into a bundle for the device."""
+    if ctx.invoked_subcommand is not None:
+        _refuse_options(ctx)
+        return
+    if folder is None or out is None:
+        raise UsageError("name a checkpoint folder and a place: --checkpoint FOLDER --out FOLDER, or see --help")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+    from tam_edge.export.pretrained.verify import verify_bundle
+
+    options = ImportOptions(inductor_from, _grids(grids), upcycle, newline, precision)
+    bundle = export_checkpoint(
+        folder,
+        out,
+        options,
+        verify=verify_bundle if verify else None,
+        progress=lambda what: print(what, file=sys.stderr),
+    )
+    if as_json:
+        print(json.dumps({"schema_version": 1, "bundle": str(out), "parity": bundle.manifest.parity}))
+    else:
+        print(f"wrote {out}")
+
+
+def _refuse_options(ctx: typer.Context) -> None:
+    """Options before a sub-command's name would be read and forgotten."""
+    if any(value not in (None, False, "f16") for value in ctx.params.values()):
+        raise UsageError(f"options of {ctx.invoked_subcommand} come after its name; --checkpoint goes without it")
+
+
+def _grids(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        grids = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--grids {text!r} is no list of numbers such as 27,18,14,11") from None
+    if grids[-1] < 1 or any(small >= large for large, small in pairwise(grids)):
+        raise UsageError(f"--grids {text!r}: grids get smaller from one to the next and end at 1 or above")
+    return grids
 
 
 @app.command()
@@ -100,7 +181,6 @@ def train(
 
     from tam_edge.models.inductor_report import figures_table
     from tam_edge.models.recipe.inductor import default_queries, train_inductor
-    from tam_edge.runtime.errors import UsageError
 
     if queries is not None and not queries.is_dir():
         raise UsageError(f"--queries {queries} is no folder: leave it out where you have none")

@@ -7,6 +7,7 @@ put down on purpose, so the file is small, its batch axis is free and the same w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,17 +28,62 @@ Shape = Sequence[int | str]
 """Axes of a value; a name is an axis of any length."""
 
 
+EXTERNAL_BYTES = 256 * 1024**2
+"""A graph with more weights than this keeps them in a file beside it: protobuf ends at 2 GB, and onnxruntime maps such
+a file where it would hold a graph's own weights twice while it opens it."""
+PAGE_BYTES = 4096
+"""Weights in a file of their own start at multiples of this, as mapping needs."""
+SMALL_BYTES = 1024
+"""Constants up to this size (shapes, biases) stay in the graph."""
+
+
+WEIGHTS_SUFFIX = ".weights"
+"""What the name of that file ends with, after the graph's own name."""
+
+
+class WeightsFile:
+    """A file beside a graph that its large constants are appended to."""
+
+    def __init__(self, path: Path) -> None:
+        """Create `path`, empty."""
+        self.path = path
+        """The file."""
+        path.write_bytes(b"")
+
+    def add(self, name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
+        """Append `array`; returns the tensor that points at it."""
+        with self.path.open("r+b") as stream:
+            start = -(-stream.seek(0, 2) // PAGE_BYTES) * PAGE_BYTES
+            stream.seek(start)
+            np.ascontiguousarray(array).tofile(stream)
+        place = {"location": self.path.name, "offset": str(start), "length": str(array.nbytes)}
+        tensor = onnx.TensorProto(
+            name=name,
+            dims=array.shape,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            data_location=TensorProto.EXTERNAL,
+        )
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=value)
+        return tensor
+
+
 class Graph:
     """A graph under construction; every method returns the name of the value it made."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: WeightsFile | None = None) -> None:
+        """Keep large constants in `weights`, if there is such a file; `save_graph` then writes the graph beside it."""
+        self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, values: Tensor | NDArray[np.generic]) -> str:
         """Store an array under `name`."""
         array = values.detach().cpu().float().contiguous().numpy() if isinstance(values, Tensor) else values
-        self._constants[name] = numpy_helper.from_array(array, name)
+        if self._weights is not None and array.nbytes > SMALL_BYTES:
+            self._constants[name] = self._weights.add(name, array)
+        else:
+            self._constants[name] = numpy_helper.from_array(array, name)
         return name
 
     def node(
@@ -76,7 +122,7 @@ class Graph:
         return self.node("LayerNormalization", inputs, name, attributes={"axis": -1, "epsilon": norm.eps})
 
     def model(self, name: str, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> onnx.ModelProto:
-        """The finished, checked model; inputs and outputs are float32."""
+        """The finished model; inputs and outputs are float32. It is checked here, or by `save_graph`."""
         graph = helper.make_graph(
             self._nodes,
             name,
@@ -90,5 +136,19 @@ class Graph:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
-        onnx.checker.check_model(model)
+        if self._weights is None:
+            onnx.checker.check_model(model)
         return model
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, whose weights may lie in a file beside `path`, and check it there."""
+    onnx.save(model, path)
+    onnx.checker.check_model(path)
+
+
+def external_weights(path: Path, module: nn.Module) -> WeightsFile | None:
+    """The file for the weights of a graph at `path` that computes `module`; None where they fit into the graph."""
+    if sum(parameter.numel() * 4 for parameter in module.parameters()) <= EXTERNAL_BYTES:
+        return None
+    return WeightsFile(path.with_name(path.name + WEIGHTS_SUFFIX))

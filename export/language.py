@@ -6,7 +6,9 @@ Qwen2's layout: llama.cpp takes the rotary halves as they are, so no row is perm
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import quantize
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tam_edge.models.config import LanguageConfig
 from tam_edge.models.language import LanguageModel
@@ -24,11 +27,23 @@ PRE_TOKENIZER = "qwen2"
 """Name of the splitting rule, a digit a token."""
 BLOCK_VALUES = 32
 """Values that share one scale in Q8_0; a row is a multiple of it or stays f16."""
+BLOCK_BYTES = 32 * 1024**2
+"""A matrix is converted so many bytes of float32 at a time."""
+PROGRESS_PERCENT = 5
+"""Progress is told in steps of so much."""
+F16_MAX = 65504.0
+"""Largest number that f16 can hold."""
 
-Precision = Literal["f16", "Q8_0"]
+Precision = Literal["f32", "f16", "bf16", "Q8_0"]
 """Number format of the weight matrices; norms and biases are always float32."""
 
-_FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "Q8_0": LlamaFileType.MOSTLY_Q8_0}
+_FILE_TYPES = {
+    "f32": LlamaFileType.ALL_F32,
+    "f16": LlamaFileType.MOSTLY_F16,
+    "bf16": LlamaFileType.MOSTLY_BF16,
+    "Q8_0": LlamaFileType.MOSTLY_Q8_0,
+}
+_QUANTISED = {"bf16": GGMLQuantizationType.BF16, "Q8_0": GGMLQuantizationType.Q8_0}
 _LAYER_NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -43,33 +58,76 @@ _LAYER_NAMES = {
 _OUTER_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSource:
+    """A tensor that is read when it is written."""
+
+    shape: tuple[int, ...]
+    """Its shape."""
+    blocks: Callable[[int], Iterable[Tensor]]
+    """Its values in float32, so many rows of the first axis at a time."""
+
+
 def write_gguf(
     language: LanguageModel, tokenizer_file: Path, path: Path, *, precision: Precision, name: str, stop: str
 ) -> None:
-    """Write weights, sizes and vocabulary to `path`.
+    """Write a module's weights, sizes and vocabulary to `path`; arguments and errors as for `stream_gguf`."""
+    tensors = {key: _held(value.detach().cpu().float()) for key, value in language.state_dict().items()}
+    stream_gguf(tensors, language.config, tokenizer_file, path, precision=precision, name=name, stop=stop)
+
+
+def stream_gguf(
+    tensors: Mapping[str, TensorSource],
+    config: LanguageConfig,
+    tokenizer_file: Path,
+    path: Path,
+    *,
+    precision: Precision,
+    name: str,
+    stop: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write weights, sizes and vocabulary to `path`, holding one tensor at a time.
 
     Args:
-        language: the decoder.
+        tensors: LanguageModel's tensors by name.
+        config: sizes of the decoder.
         tokenizer_file: `tokenizers` file of its byte-level BPE.
         path: file to write.
         precision: number format of the weight matrices.
         name: name of the model, stored in the file.
         stop: token that ends an answer; it must be in the vocabulary.
+        progress: told how much is written, every few per cent.
 
     Raises:
-        ValueError: the tokenizer is no byte-level BPE, lacks `stop`, or has more tokens than the embedding table.
+        ValueError: the tokenizer is no byte-level BPE, lacks `stop`, or has more tokens than the embedding table; a
+            weight is too large for f16.
     """
     writer = GGUFWriter(path, ARCHITECTURE)
     writer.add_name(name)
     writer.add_file_type(_FILE_TYPES[precision])
-    _add_sizes(writer, language.config)
-    _add_vocabulary(writer, json.loads(tokenizer_file.read_text(encoding="utf-8")), language.config.vocab_size, stop)
-    for key, values in language.state_dict().items():
-        _add_tensor(writer, gguf_name(key), values.detach().cpu().float().numpy(), precision)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    _add_sizes(writer, config)
+    _add_vocabulary(writer, json.loads(tokenizer_file.read_text(encoding="utf-8")), config.vocab_size, stop)
+    formats = {key: _stored_as(source.shape, precision) for key, source in tensors.items()}
+    for key, source in tensors.items():
+        empty = _empty(source.shape, formats[key])
+        kind = _QUANTISED.get(formats[key])
+        shape = source.shape if kind is None else empty.shape
+        writer.add_tensor_info(gguf_name(key), shape, empty.dtype, empty.nbytes, raw_dtype=kind)
+        del empty
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        whole, done, told = sum(_values(source) for source in tensors.values()), 0, -1
+        for key, source in tensors.items():
+            if (percent := 100 * done // whole) >= told + PROGRESS_PERCENT or told < 0:
+                progress(f"{percent}%")
+                told = percent
+            writer.write_tensor_data(_encoded(key, source, formats[key]))
+            done += _values(source)
+    finally:
+        writer.close()
 
 
 def gguf_name(key: str) -> str:
@@ -124,11 +182,37 @@ def _merges(merges: list[str] | list[list[str]]) -> Iterator[str]:
         yield merge if isinstance(merge, str) else " ".join(merge)
 
 
-def _add_tensor(writer: GGUFWriter, name: str, values: NDArray[np.float32], precision: Precision) -> None:
-    if values.ndim == 1:
-        writer.add_tensor(name, values)
-    elif precision == "Q8_0" and values.shape[1] % BLOCK_VALUES == 0:
-        quantised = quantize(values, GGMLQuantizationType.Q8_0)
-        writer.add_tensor(name, quantised, raw_dtype=GGMLQuantizationType.Q8_0)
-    else:
-        writer.add_tensor(name, values.astype(np.float16))
+def _values(source: TensorSource) -> int:
+    return math.prod(source.shape)
+
+
+def _held(values: Tensor) -> TensorSource:
+    return TensorSource(tuple(values.shape), lambda rows: values.split(rows))
+
+
+def _stored_as(shape: tuple[int, ...], precision: Precision) -> Precision:
+    if len(shape) == 1:
+        return "f32"
+    return "f16" if precision == "Q8_0" and shape[1] % BLOCK_VALUES else precision
+
+
+def _empty(shape: tuple[int, ...], kind: Precision) -> NDArray[np.generic]:
+    """Room for a tensor as it is stored; nothing is written to it, so it costs no memory yet."""
+    if kind == "bf16":
+        return np.empty((shape[0], 2 * shape[1]), np.uint8)
+    if kind == "Q8_0":  # a float16 scale and 32 bytes
+        return np.empty((shape[0], shape[1] // BLOCK_VALUES * (BLOCK_VALUES + 2)), np.uint8)
+    return np.empty(shape, np.float16 if kind == "f16" else np.float32)
+
+
+def _encoded(key: str, source: TensorSource, kind: Precision) -> NDArray[np.generic]:
+    """The tensor as it is stored, converted block by block."""
+    stored, done = _empty(source.shape, kind), 0
+    row_values = math.prod(source.shape[1:])
+    for block in source.blocks(max(1, BLOCK_BYTES // (4 * row_values))):
+        values = block.numpy()
+        if kind == "f16" and np.abs(values).max() > F16_MAX:
+            raise ValueError(f"{key} holds weights above {F16_MAX:.0f}, the largest number of f16: take bf16 or f32")
+        stored[done : done + len(values)] = quantize(values, _QUANTISED[kind]) if kind in _QUANTISED else values
+        done += len(values)
+    return stored

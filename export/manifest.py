@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tam_edge.export.facts import BundleFacts
+from tam_edge.export.graph import WEIGHTS_SUFFIX
 from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
 from tam_edge.export.peak import Inputs, graph_peak_bytes, language_peak_bytes
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
+from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import (
     EncoderSpec,
+    ImagePreprocessing,
     InductorSpec,
     LanguageSpec,
     Manifest,
@@ -45,22 +46,26 @@ def draft_manifest(
     Raises:
         EngineError: an engine cannot be opened or run.
     """
-    ladder = enumerate(config.projector.grids, start=1)
     return Manifest(
         name=facts.name,
         version=facts.version,
         license=facts.license,
         description=facts.description,
-        created_by=f"tam-edge {version('tam-edge')}",
-        inductor=_inductor(inductor),
-        encoders={facts.encoder: _encoder(folder, facts, config.vision)},
-        projectors={grid: _projector(folder, expert, grid, config) for expert, grid in ladder},
+        created_by=created_by(),
+        inductor=inductor_spec(inductor),
+        encoders={facts.encoder: encoder_spec(folder, facts.preprocessing, config.vision)},
+        projectors=projector_specs(folder, config),
         strategies=(StrategySpec(name="tam", encoders=(facts.encoder,)),),
         language=_language(folder, facts, config.language),
         prompt=facts.prompt,
         routing=facts.routing.model_copy(update={"confidence_threshold": inductor.threshold}),
         training=training,
     )
+
+
+def created_by() -> str:
+    """This program and its version."""
+    return f"tam-edge {version('tam-edge')}"
 
 
 def inductor_engine(path: Path, max_tokens: int) -> EngineSpec:
@@ -70,44 +75,65 @@ def inductor_engine(path: Path, max_tokens: int) -> EngineSpec:
         EngineError: it cannot be opened or run.
     """
     shape = (1, max_tokens)
-    return _graph(path, {name: ("int64", shape) for name in INPUTS}, PRECISION)
+    return graph_engine(path, {name: ("int64", shape) for name in INPUTS}, PRECISION)
 
 
-def _inductor(inductor: InductorExport) -> InductorSpec:
+def inductor_spec(inductor: InductorExport) -> InductorSpec:
+    """An exported Inductor, its engine measured.
+
+    Raises:
+        EngineError: it cannot be opened or run.
+    """
     return InductorSpec(
         engines=(inductor_engine(inductor.engine, inductor.max_tokens),),
-        tokenizer=FileSpec(**_file(inductor.tokenizer)),
+        tokenizer=file_spec(inductor.tokenizer),
         tasks=inductor.tasks,
         max_tokens=inductor.max_tokens,
         temperature=inductor.temperature,
     )
 
 
-def _encoder(folder: Path, facts: BundleFacts, vision: VisionConfig) -> EncoderSpec:
+def encoder_spec(folder: Path, preprocessing: ImagePreprocessing, vision: VisionConfig) -> EncoderSpec:
+    """The image encoder in VISION_FILE, its engine measured.
+
+    Raises:
+        EngineError: it cannot be opened or run.
+    """
     inputs = {"pixels": ("float32", (CHUNK_FRAMES, 3, vision.image_px, vision.image_px))}
     return EncoderSpec(
         image_px=vision.image_px,
         patch_px=vision.patch_px,
         grid_side=vision.grid_side,
         width=vision.width,
-        preprocessing=facts.preprocessing,
-        engines=(_graph(folder / VISION_FILE, inputs),),
+        preprocessing=preprocessing,
+        engines=(graph_engine(folder / VISION_FILE, inputs),),
     )
 
 
-def _projector(folder: Path, expert: int, grid: int, config: TallVAConfig) -> ProjectorSpec:
-    path = folder / projector_file(grid)
+def projector_specs(folder: Path, config: TallVAConfig) -> dict[int, ProjectorSpec]:
+    """The projector of every grid of the ladder, each measured.
+
+    Raises:
+        EngineError: one cannot be opened or run.
+    """
+    return {
+        grid: _projector(folder / projector_file(grid), expert, config)
+        for expert, grid in enumerate(config.projector.grids, start=1)
+    }
+
+
+def _projector(path: Path, expert: int, config: TallVAConfig) -> ProjectorSpec:
     features = ("float32", (CHUNK_FRAMES, config.vision.grid_side**2, config.vision.width))
     if config.projector.position is None:
-        return ProjectorSpec(expert=expert, engines=(_graph(path, {"features": features}),))
+        return ProjectorSpec(expert=expert, engines=(graph_engine(path, {"features": features}),))
     inputs: Inputs = {"features": features, "time_fraction": ("float32", (CHUNK_FRAMES,))}
-    return ProjectorSpec(expert=expert, inputs=("features", "time_fraction"), engines=(_graph(path, inputs),))
+    return ProjectorSpec(expert=expert, inputs=("features", "time_fraction"), engines=(graph_engine(path, inputs),))
 
 
 def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> LanguageSpec:
     engines = tuple(
         EngineSpec(
-            **_file(folder / file),
+            **file_spec(folder / file).model_dump(),
             backend="gguf",
             precision=precision,
             peak_bytes=language_peak_bytes(folder / file, config.context),
@@ -116,7 +142,7 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
     )
     return LanguageSpec(
         engines=engines,
-        tokenizer=FileSpec(**_file(folder / TOKENIZER_FILE)),
+        tokenizer=file_spec(folder / TOKENIZER_FILE),
         embedding_width=config.width,
         context=config.context,
         stop=(facts.stop,),
@@ -124,10 +150,22 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
     )
 
 
-def _graph(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineSpec:
-    return EngineSpec(**_file(path), backend="onnx", precision=precision, peak_bytes=graph_peak_bytes(path, inputs))
+def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineSpec:
+    """An ONNX graph, the file beside it that may hold its weights, and its measured peak.
+
+    Raises:
+        EngineError: it cannot be opened or run.
+    """
+    beside = path.with_name(path.name + WEIGHTS_SUFFIX)
+    return EngineSpec(
+        **file_spec(path).model_dump(),
+        backend="onnx",
+        precision=precision,
+        peak_bytes=graph_peak_bytes(path, inputs),
+        weights=file_spec(beside) if beside.is_file() else None,
+    )
 
 
-def _file(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+def file_spec(path: Path) -> FileSpec:
+    """Name, hash and size of a file of the bundle."""
+    return FileSpec(file=path.name, sha256=file_sha256(path), size_bytes=path.stat().st_size)

@@ -1,11 +1,14 @@
 """One projector expert as an ONNX graph, its pooling and its position embedding inside.
 
-features float32 [N, S*S, D] (and time_fraction float32 [N]) -> tokens float32 [N, grid*grid, d], N free.
+features float32 [N, S*S, D] (and time_fraction float32 [N]) -> tokens float32 [N, grid*grid, d], N free; a checkpoint
+with line breaks has one more token after every row, or after every frame.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -22,7 +25,19 @@ from tam_edge.models.projector import (
 )
 
 
-def projector_graph(projectors: Projectors, grid: int, grid_side: int) -> onnx.ModelProto:
+@dataclass(frozen=True, slots=True, eq=False)
+class LineBreaks:
+    """A learned embedding that ends rows or frames (LLaVA's `image_newline`)."""
+
+    embedding: Tensor
+    """[d]."""
+    after: Literal["row", "frame"]
+    """What it ends."""
+
+
+def projector_graph(
+    projectors: Projectors, grid: int, grid_side: int, breaks: LineBreaks | None = None
+) -> onnx.ModelProto:
     """The graph of the expert of `grid`, for features with `grid_side` patches per side.
 
     Raises:
@@ -42,8 +57,25 @@ def projector_graph(projectors: Projectors, grid: int, grid_side: int) -> onnx.M
     if projectors.position is not None:
         inputs["time_fraction"] = ("N",)
         x = graph.node("Add", [x, _position(graph, projectors.position, grid)], "marked")
+    tokens = grid * grid
+    if breaks is not None:
+        x = _with_breaks(graph, x, grid, config.output_width, breaks)
+        tokens += grid if breaks.after == "row" else 1
     graph.node("Identity", [x], "tokens")
-    return graph.model(f"projector-{grid}", inputs, {"tokens": ("N", grid * grid, config.output_width)})
+    return graph.model(f"projector-{grid}", inputs, {"tokens": ("N", tokens, config.output_width)})
+
+
+def _with_breaks(graph: Graph, x: str, grid: int, width: int, breaks: LineBreaks) -> str:
+    """[N, g*g, d] -> [N, g*(g+1), d] or [N, g*g + 1, d]: one more column of the same embedding, or one more token."""
+    rows, columns = (grid, grid) if breaks.after == "row" else (1, grid * grid)
+    lines = graph.reshape(x, "breaks.lines", [-1, rows, columns, width])
+    embedding = graph.constant("breaks.embedding", breaks.embedding.detach().reshape(1, 1, 1, width))
+    first = graph.node("Shape", [x], "breaks.frames", attributes={"start": 0, "end": 1})
+    rest = graph.constant("breaks.rest", np.array([rows, 1, width], np.int64))
+    shape = graph.node("Concat", [first, rest], "breaks.shape", attributes={"axis": 0})
+    column = graph.node("Expand", [embedding, shape], "breaks.column")
+    ended = graph.node("Concat", [lines, column], "breaks.ended", attributes={"axis": 2})
+    return graph.reshape(ended, "breaks.tokens", [-1, rows * (columns + 1), width])
 
 
 def _pool(graph: Graph, x: str, side: int, grid: int, width: int) -> str:

@@ -10,16 +10,16 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tam_edge.export.graph import CONTRIB, Attribute, Graph
+from tam_edge.export.graph import CONTRIB, Attribute, Graph, WeightsFile
 from tam_edge.models.config import VisionConfig
 from tam_edge.models.moe import MLP, MoEMLP
 from tam_edge.models.vision import Attention, VisionBlock, VisionTransformer
 
 
-def vision_graph(encoder: VisionTransformer) -> onnx.ModelProto:
-    """The encoder's graph in float32, with its final norm if it has one."""
+def vision_graph(encoder: VisionTransformer, weights: WeightsFile | None = None) -> onnx.ModelProto:
+    """The encoder's graph in float32, with its final norm if it has one; large constants go into `weights`."""
     config = encoder.config
-    graph = Graph()
+    graph = Graph(weights)
     x = _embed(graph, encoder)
     for index, block in enumerate(encoder.blocks):
         x = _block(graph, x, f"layers.{index}", block, config)

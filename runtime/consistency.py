@@ -22,6 +22,8 @@ def problems(manifest: Manifest) -> Iterator[Problem]:
     yield from _encoders(manifest)
     yield from _strategies(manifest)
     yield from _projectors(manifest)
+    yield from _closing(manifest)
+    yield from _images(manifest)
     yield from _context(manifest)
 
 
@@ -86,7 +88,28 @@ def _projectors(manifest: Manifest) -> Iterator[Problem]:
             yield f"{field}.expert", f"is {expert}, the ladder says {rung.expert}"
 
 
+def _closing(manifest: Manifest) -> Iterator[Problem]:
+    needed = 4 * manifest.language.embedding_width
+    if manifest.closing is not None and manifest.closing.size_bytes != needed:
+        yield "closing.size_bytes", f"is {manifest.closing.size_bytes}; an embedding of the language model is {needed}"
+
+
+def _images(manifest: Manifest) -> Iterator[Problem]:
+    images = manifest.images
+    if images is None:
+        return
+    if images.encoder not in manifest.encoders:
+        yield "images.encoder", f"there is no encoder {images.encoder!r}"
+        return
+    if images.newline is not None and images.newline.size_bytes != 4 * manifest.language.embedding_width:
+        yield "images.newline.size_bytes", f"is {images.newline.size_bytes}; an embedding is of another size"
+    tile = manifest.encoders[images.encoder].image_px
+    if any(side % tile for pair in images.resolutions_px for side in pair):
+        yield "images.resolutions_px", f"heights and widths must be multiples of the encoder's {tile} px"
+
+
 def _context(manifest: Manifest) -> Iterator[Problem]:
-    room, smallest = manifest.context_visual_tokens, manifest.routing.ladder[-1].tokens_per_frame
+    smallest = manifest.routing.ladder[-1].tokens_per_frame + manifest.closing_tokens
+    room = manifest.context_visual_tokens
     if room < smallest:
         yield "language.context", f"leaves room for {room} visual tokens, one frame is at least {smallest}"

@@ -46,6 +46,8 @@ class VideoInfo:
     """What a person should know about the source, one sentence each."""
     start_seconds: float = 0.0
     """Earliest time `frames` accepts; not 0 in a window, whose times stay those of the file."""
+    still_sizes_px: tuple[tuple[int, int], ...] = ()
+    """Height and width of each image, in order, where the source is nothing but still images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

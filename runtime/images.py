@@ -51,6 +51,7 @@ class ImageFile(OpenedVideo):
                 height_px=height,
                 average_fps=None,
                 codec=str(image.format).lower(),
+                still_sizes_px=((height, width),),
                 identity=f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}",
             )
         )

@@ -72,7 +72,7 @@ def _check_file(folder: Path, field: str, spec: FileSpec, known: _Seen | None) -
     if known == now:
         return now
     try:
-        digest = _sha256(path)
+        digest = file_sha256(path)
     except OSError as error:
         raise BundleError(folder, f"{field}.file", f"{spec.file!r} cannot be read: {error.strerror}") from error
     if digest != spec.sha256:
@@ -80,7 +80,12 @@ def _check_file(folder: Path, field: str, spec: FileSpec, known: _Seen | None) -
     return now
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, lower-case hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):

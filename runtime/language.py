@@ -65,13 +65,24 @@ class LanguageModel:
         """Tokens of text and answer that fit behind the visual prefix."""
         return self._engine.capacity - self.prefix_tokens
 
-    def see(self, before: Sequence[int], embeddings: NDArray[np.float32], room: int) -> None:
+    def see(
+        self,
+        before: Sequence[int],
+        embeddings: NDArray[np.float32],
+        room: int,
+        *,
+        between: Sequence[int] = (),
+        lengths: Sequence[int] = (),
+    ) -> None:
         """Enter a new visual prefix: token ids, then visual tokens [T, d], with `room` for text and answer.
+
+        Where there are token ids `between` images, `lengths` are the images' numbers of visual tokens.
 
         Raises: EngineError if there is no memory for it, or the model fails.
         """
         whole = self._spec.visual_attention == "full"
-        prefix = len(before) + len(embeddings)
+        blocks = np.split(embeddings, np.cumsum(lengths)[:-1]) if between else [embeddings]
+        prefix = len(before) + len(embeddings) + (len(blocks) - 1) * len(between)
         # as much room as any question may need, so that a longer one later does not cost the prefix
         usual = self._text_reserve + self._spec.max_output_tokens
         tokens = prefix + max(room, min(usual, self._spec.context - prefix))
@@ -79,7 +90,10 @@ class LanguageModel:
         self._engine.reserve(tokens, block=len(embeddings) if whole else 1)
         self._engine.truncate(0)
         self._engine.append_tokens(before)
-        self._engine.append_embeddings(embeddings, causal=not whole)
+        for index, block in enumerate(blocks):
+            if index:
+                self._engine.append_tokens(between)
+            self._engine.append_embeddings(block, causal=not whole)
         self.prefix_tokens = prefix
 
     def read(self, after: Sequence[int]) -> None:

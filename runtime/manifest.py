@@ -153,6 +153,25 @@ class StrategySpec(Entry):
     """Engines of its own, by role."""
 
 
+class ImagesSpec(Entry):
+    """How still images are seen where nothing else is asked about: one whole and in tiles, several each whole."""
+
+    encoder: Name
+    """Encoder that sees them."""
+    projector: Engines
+    """Projector without pooling and line breaks: features [N, S*S, D] -> tokens [N, S*S, d]."""
+    newline: FileSpec | None
+    """Embedding that ends each row of a tiled image and each whole one, as `closing`; null where none does."""
+    resolutions_px: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    """Heights and widths a single image may be fitted into, multiples of the encoder's input; none: it is not tiled."""
+    max_tiles: PositiveInt = 1
+    """A tiled image of more tokens than so many tiles is scaled down."""
+    prompt: PromptTexts
+    """Text around the visual tokens."""
+    between: Annotated[str, Field(max_length=200)] = ""
+    """Text between two images."""
+
+
 class Manifest(Entry):
     """Everything a bundle says about itself."""
 
@@ -174,6 +193,10 @@ class Manifest(Entry):
     """Vision encoders by name."""
     projectors: dict[PositiveInt, ProjectorSpec]
     """Projector expert of each grid."""
+    closing: FileSpec | None = None
+    """One embedding that ends every clip, float32 [embedding_width] as bytes, little-endian; null where none does."""
+    images: ImagesSpec | None = None
+    """How still images are seen; null: as frames of a video."""
     strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
     """Strategies, the default first."""
     language: LanguageSpec
@@ -193,6 +216,11 @@ class Manifest(Entry):
         left = self.language.context - self.language.max_output_tokens - self.routing.context_reserve_tokens
         most = self.routing.max_visual_tokens
         return left if most is None else min(left, most)
+
+    @property
+    def closing_tokens(self) -> int:
+        """Visual tokens that end a clip, however many frames it has."""
+        return 0 if self.closing is None else 1
 
     def stage_peak_bytes(self, grid: int) -> dict[str, int]:
         """Peak memory each stage adds for one grid, in bytes, as measured when the bundle was made.

@@ -69,6 +69,16 @@ class Parts:
         strategy.prepare(plan)
         return strategy
 
+    def image_projector(self) -> Engine:
+        """The projector of still images.
+
+        Raises: UsageError if the bundle sees images as frames of a video.
+        """
+        images = self.bundle.manifest.images
+        if images is None:
+            raise UsageError("this bundle sees images as frames of a video; plan again")
+        return self._engine("images.projector", images.projector)
+
     def language(self) -> LanguageModel:
         """The language model."""
         if self._language is None:

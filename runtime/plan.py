@@ -18,7 +18,7 @@ from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.reasons import Choice, interval_seconds, sentences
+from tam_edge.runtime.reasons import Choice, interval_seconds, sentences, still_sentences
 from tam_edge.runtime.routing import (
     Group,
     Route,
@@ -30,6 +30,8 @@ from tam_edge.runtime.routing import (
     route,
     route_by_hand,
 )
+from tam_edge.runtime.sequence import STILL_SECONDS
+from tam_edge.runtime.tiles import Way, layout_of, still_tokens, ways_to_see
 
 SCHEMA_VERSION = 1
 
@@ -102,6 +104,8 @@ class Plan:
     """The row's words for the prompt."""
     start_seconds: float = 0.0
     """Where the clip starts, as the source counts; not 0 in a window."""
+    images: Way | None = None
+    """How still images are seen: in tiles, or each as a whole; None: as frames of a video."""
 
     def __post_init__(self) -> None:
         """Hold the one promise every later stage builds on."""
@@ -146,6 +150,14 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         UsageError: unknown strategy, grid or task; or one frame at the smallest grid is more than the budget.
     """
     strategy = _strategy(manifest, limits.strategy)
+    rejections = list[Rejection]()
+    by_hand = limits.frames is not None or limits.grid is not None
+    for images in () if by_hand else ways_to_see(info, manifest):
+        tokens, budget = sum(still_tokens(info, manifest, images)), _budget(manifest, limits)
+        if tokens <= budget[0]:
+            return _still_plan(estimate, info, manifest, images, tokens, budget, strategy, tuple(rejections))
+        wanted = "the image in tiles" if images == "tiles" else "whole images without pooling"
+        rejections.append(Rejection(wanted, f"{tokens} visual tokens are more than {budget[0]}"))
     choice = _choose(estimate, info, manifest, limits)
     return Plan(
         task=estimate.task,
@@ -162,7 +174,7 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         duration_seconds=info.duration_seconds,
         predicted_bytes=manifest.stage_peak_bytes(choice.rung.grid),
         predicted_ms=None,
-        rejections=tuple(_rejections(choice, manifest.routing, limits)),
+        rejections=(*rejections, *_rejections(choice, manifest.routing, limits)),
         reasons=sentences(choice) + _unread(estimate),
         task_title=choice.rule.title,
         phrase=manifest.routing.phrases[choice.group],
@@ -186,15 +198,56 @@ def check_plan(plan: Plan, info: VideoInfo, manifest: Manifest) -> None:
         raise UsageError(
             f"the plan looks at {first:.2f} to {last:.2f} s, the clip is {info.start_seconds:.2f} to {end:.2f} s"
         )
-    if plan.grid is not None:
+    if plan.images is not None:
+        made_for = plan.images in ways_to_see(info, manifest) and plan.frames == len(info.still_sizes_px)
+        if not made_for or plan.visual_tokens != sum(still_tokens(info, manifest, plan.images)):
+            raise UsageError("the plan was made for other images or another bundle; plan again")
+    elif plan.grid is not None:
         rung = manifest.routing.rung(plan.grid)
-        if (plan.expert, plan.visual_tokens) != (rung.expert, plan.frames * rung.tokens_per_frame):
+        tokens = plan.frames * rung.tokens_per_frame + manifest.closing_tokens
+        if (plan.expert, plan.visual_tokens) != (rung.expert, tokens):
             raise UsageError(
                 f"the plan was made for another bundle: its expert or token count is not grid {plan.grid}'s"
             )
     if plan.visual_tokens > manifest.context_visual_tokens:
         most = manifest.context_visual_tokens
         raise UsageError(f"the plan has {plan.visual_tokens} visual tokens, this bundle has room for {most}")
+
+
+def _still_plan(
+    estimate: TaskEstimate,
+    info: VideoInfo,
+    manifest: Manifest,
+    images: Way,
+    tokens: int,
+    budget: tuple[int, str],
+    strategy: str,
+    rejections: tuple[Rejection, ...],
+) -> Plan:
+    rule, count = manifest.routing.rule(estimate.task), len(info.still_sizes_px)
+    times = tuple(at * STILL_SECONDS for at in range(count))
+    tiles = layout_of(info.still_sizes_px[0], manifest).tiles if images == "tiles" else None
+    return Plan(
+        task=estimate.task,
+        confidence=estimate.confidence,
+        probabilities=dict(estimate.probabilities),
+        strategy=strategy,
+        timestamps_seconds=times,
+        grid=None,
+        expert=None,
+        visual_tokens=tokens,
+        visual_tokens_exact=True,
+        token_budget=budget[0],
+        interval_seconds=interval_seconds(times),
+        duration_seconds=info.duration_seconds,
+        predicted_bytes=manifest.stage_peak_bytes(manifest.routing.ladder[0].grid),
+        predicted_ms=None,
+        rejections=rejections,
+        reasons=still_sentences(count, tiles, tokens, *budget) + _unread(estimate),
+        task_title=rule.title,
+        phrase=manifest.routing.phrases[rule.group],
+        images=images,
+    )
 
 
 def _strategy(manifest: Manifest, name: str | None) -> str:
@@ -211,7 +264,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
     group: Group = rule.group if sure else "balanced"
     budget, budget_from = _budget(manifest, limits)
     candidates = tuple(info.start_seconds + t for t in candidate_times(duration, info.frame_count, routing))
-    decided = _route(group, duration, len(candidates), budget, routing, limits)
+    decided = _route(group, duration, len(candidates), budget - manifest.closing_tokens, routing, limits)
     return Choice(
         rule=rule,
         confidence=estimate.confidence,
@@ -222,6 +275,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
         rung=routing.rung(decided.grid),
         times=choose_times(candidates, decided.frames),
         available=len(candidates),
+        closing_tokens=manifest.closing_tokens,
         start_seconds=info.start_seconds,
         duration_seconds=duration,
         budget=budget,
@@ -261,5 +315,5 @@ def _rejections(choice: Choice, routing: Routing, limits: Limits) -> Iterator[Re
     start = limits.grid if limits.grid is not None else choice.preferred_grid
     for rung in routing.ladder:
         if choice.rung.grid < rung.grid <= start:
-            fit = frame_cap(rung, choice.budget, routing)
+            fit = frame_cap(rung, choice.budget - choice.closing_tokens, routing)
             yield Rejection(f"grid {rung.grid}", f"only {fit} frames of it fit into {choice.budget} visual tokens")

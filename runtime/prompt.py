@@ -28,10 +28,14 @@ class Prompt:
     """Length of the hole."""
     after: tuple[int, ...]
     """Token ids after it, up to where the answer starts."""
+    between: tuple[int, ...] = ()
+    """Token ids between two images."""
+    images: int = 1
+    """Images that the hole holds, where there is text between them."""
 
     def __len__(self) -> int:
         """Tokens in all, visual ones included."""
-        return len(self.before) + self.visual_tokens + len(self.after)
+        return len(self.before) + self.visual_tokens + (self.images - 1) * len(self.between) + len(self.after)
 
 
 def prompt_texts(
@@ -56,8 +60,10 @@ def prompt_texts(
     )
 
 
-def build_prompt(texts: PromptTexts, plan: Plan, tokenizer: Tokenizer, question: str) -> Prompt:
-    """Token ids of the whole prompt.
+def build_prompt(
+    texts: PromptTexts, plan: Plan, tokenizer: Tokenizer, question: str, between_images: str = ""
+) -> Prompt:
+    """Token ids of the whole prompt; `between_images` stands between the images of a plan that has several.
 
     The question is encoded by itself and as plain text, so none can end its own turn, and none changes how the text
     around it is cut into tokens.
@@ -71,7 +77,8 @@ def build_prompt(texts: PromptTexts, plan: Plan, tokenizer: Tokenizer, question:
         interval_seconds=plan.interval_seconds,
     )
     after = encode_template(tokenizer, head) + encode_plain(tokenizer, question) + encode_template(tokenizer, tail)
-    return Prompt(encode_template(tokenizer, before), plan.visual_tokens, after)
+    between = encode_template(tokenizer, between_images) if plan.images and plan.frames > 1 else ()
+    return Prompt(encode_template(tokenizer, before), plan.visual_tokens, after, between, plan.frames if between else 1)
 
 
 def check_room(prompt: Prompt, language: LanguageSpec, max_tokens: int) -> None:

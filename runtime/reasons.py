@@ -39,6 +39,8 @@ class Choice:
     """Where the clip starts, as the source counts."""
     duration_seconds: float
     """Length of the clip; 0 for an image."""
+    closing_tokens: int
+    """Visual tokens that end the clip, beside those of its frames."""
     budget: int
     """Visual tokens that could have been."""
     budget_from: str
@@ -47,12 +49,23 @@ class Choice:
     @property
     def tokens(self) -> int:
         """Visual tokens that will be made."""
-        return len(self.times) * self.rung.tokens_per_frame
+        return len(self.times) * self.rung.tokens_per_frame + self.closing_tokens
 
 
 def sentences(choice: Choice) -> tuple[str, ...]:
     """Explain `choice`, most important first."""
     return _task(choice), _budget(choice), _times(choice)
+
+
+def still_sentences(
+    count: int, tiles: tuple[int, int] | None, tokens: int, budget: int, budget_from: str
+) -> tuple[str, ...]:
+    """Explain how still images are seen: one in `tiles` (rows, columns), or each of `count` as a whole."""
+    if tiles is not None:
+        seen = f"A single image is seen whole and, finer, in {tiles[0]} x {tiles[1]} tiles."
+    else:
+        seen = "The image is seen as a whole." if count == 1 else f"Each of the {count} images is seen as a whole."
+    return seen, f"That makes {tokens:,} visual tokens; {budget:,} is {budget_from}."
 
 
 def interval_seconds(times: tuple[float, ...]) -> float:

@@ -49,6 +49,8 @@ class EngineSpec(FileSpec):
     """Device the file was built for; "any" where it runs everywhere."""
     peak_bytes: Annotated[int, Field(ge=0)]
     """Measured growth of the process's peak resident set while this engine is open and run, in bytes."""
+    weights: FileSpec | None = None
+    """The file beside a large ONNX graph that holds its weights; null where the graph holds them itself."""
 
 
 Engines = Annotated[tuple[EngineSpec, ...], Field(min_length=1)]
@@ -56,8 +58,7 @@ Engines = Annotated[tuple[EngineSpec, ...], Field(min_length=1)]
 
 def named_files(value: Any, field: str = "") -> dict[str, FileSpec]:
     """Every file named in `value` and below, by the dotted name of the field that names it."""
-    if isinstance(value, FileSpec):
-        return {field: value}
+    found = {field: value} if isinstance(value, FileSpec) else {}
     if isinstance(value, BaseModel):
         items: list[tuple[Any, Any]] = [(name, getattr(value, name)) for name in type(value).model_fields]
     elif isinstance(value, dict):
@@ -67,4 +68,4 @@ def named_files(value: Any, field: str = "") -> dict[str, FileSpec]:
     else:
         return {}
     prefix = f"{field}." if field else ""
-    return {name: spec for key, item in items for name, spec in named_files(item, f"{prefix}{key}").items()}
+    return found | {name: spec for key, item in items for name, spec in named_files(item, f"{prefix}{key}").items()}

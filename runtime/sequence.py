@@ -37,6 +37,7 @@ class SourceSequence(OpenedVideo):
                 codec=None,
                 identity=hashlib.blake2b(repr([info.identity for info in infos]).encode(), digest_size=16).hexdigest(),
                 notes=_notes(infos, self._starts),
+                still_sizes_px=_still_sizes(infos),
             )
         )
 
@@ -73,7 +74,8 @@ class Window(OpenedVideo):
         self._whole = whole
         self._first, self._last = first, last
         duration = max(0.0, last - first)
-        super().__init__(replace(info, start_seconds=first, duration_seconds=duration, frame_count=None))
+        changed = replace(info, start_seconds=first, duration_seconds=duration, frame_count=None, still_sizes_px=())
+        super().__init__(changed)
 
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield the frame on screen at each time.
@@ -90,6 +92,13 @@ class Window(OpenedVideo):
         """Close the whole source."""
         self._whole.close()
         super().close()
+
+
+def _still_sizes(infos: Sequence[VideoInfo]) -> tuple[tuple[int, int], ...]:
+    """Sizes of all images, none where anything else is among them."""
+    if not all(info.still_sizes_px for info in infos):
+        return ()
+    return tuple(size for info in infos for size in info.still_sizes_px)
 
 
 def _notes(infos: Sequence[VideoInfo], starts: Sequence[float]) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ class VideoQA:
             plan = make_plan(estimate, video.info, manifest, Limits(None, frames, grid, strategy))
         check_plan(plan, video.info, manifest)
         check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
-        admit(self.limit, self._footprint.of(plan.grid, video.info))
+        admit(self.limit, self._footprint.of(plan.grid, video.info, plan.images))
         self._stop()
         self._stream = AnswerStream(plan, self._pieces(video, question, plan, options, clock))
         return self._stream
@@ -190,7 +190,10 @@ class VideoQA:
             prompt = self._prompt(view.seen_of(plan), question)
             with clock.stage("prefill"):
                 self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
-                language.see(prompt.before, tokens.embeddings, room=len(prompt.after) + options.max_tokens)
+                room = len(prompt.after) + options.max_tokens
+                language.see(
+                    prompt.before, tokens.embeddings, room, between=prompt.between, lengths=tokens.frame_tokens
+                )
                 self._view = view
         seen = view.seen_of(plan)
         with clock.stage("prefill"):
@@ -280,7 +283,10 @@ class VideoQA:
         return view if self._parts.language().room >= needed else None
 
     def _prompt(self, plan: Plan, question: str) -> Prompt:
-        return build_prompt(self.bundle.manifest.prompt, plan, self._parts.tokenizer(), question)
+        images, tokenizer = self.bundle.manifest.images, self._parts.tokenizer()
+        if images is not None and plan.images is not None:
+            return build_prompt(images.prompt, plan, tokenizer, question, images.between)
+        return build_prompt(self.bundle.manifest.prompt, plan, tokenizer, question)
 
 
 def _limit(memory: int | str) -> MemoryLimit:

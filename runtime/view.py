@@ -12,6 +12,7 @@ from tam_edge.runtime.frames import Video
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
+from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
 from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_at
 
@@ -24,6 +25,8 @@ class View:
     """Equal for plans that would show the same; see `view_key`."""
     evidence: tuple[Evidence, ...]
     """The frames that were seen, in order."""
+    closing_tokens: int
+    """Visual tokens that end the clip and belong to no frame."""
     features_reused: int
     """Frames whose patch features an earlier question had left."""
 
@@ -37,7 +40,7 @@ class View:
         return replace(
             plan,
             timestamps_seconds=times,
-            visual_tokens=sum(frame.tokens for frame in self.evidence),
+            visual_tokens=sum(frame.tokens for frame in self.evidence) + self.closing_tokens,
             interval_seconds=interval_seconds(times),
             rejections=(*plan.rejections, early),
         )
@@ -46,7 +49,7 @@ class View:
 def view_key(video: Video, plan: Plan) -> Hashable:
     """What decides the visual tokens: the video, the times, how they are projected, and where they lie in the clip."""
     extent = (plan.start_seconds, plan.duration_seconds)
-    return (video.info.identity, plan.strategy, plan.grid, plan.timestamps_seconds, extent)
+    return (video.info.identity, plan.strategy, plan.grid, plan.images, plan.timestamps_seconds, extent)
 
 
 def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock) -> tuple[View, VisualTokens]:
@@ -54,6 +57,8 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
 
     Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
     """
+    if plan.images is not None:
+        return _look_at_stills(video, plan, parts, clock)
     with clock.stage("load"):
         encoder, strategy = parts.encoder(plan), parts.strategy(plan)
     hits, shown = cache.hits, list[tuple[str, float]]()
@@ -71,7 +76,18 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
         raise VideoError(video.info.source, message)
     pairs = zip(shown, tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
-    return View(view_key(video, plan), evidence, cache.hits - hits), tokens
+    return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits), tokens
+
+
+def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock) -> tuple[View, VisualTokens]:
+    with clock.stage("load"):
+        parts.encoder(plan)
+        parts.image_projector()
+    with clock.stage("vision"):
+        stills = look_at_stills(video, plan, parts)
+    pairs = zip(stills.shown, stills.tokens.frame_tokens, strict=True)
+    evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
+    return View(view_key(video, plan), evidence, 0, 0), stills.tokens
 
 
 def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:

@@ -441,8 +441,8 @@ def test_an_interrupt_in_any_stage_leaves_a_session_that_answers(folder, clip, s
 def test_an_interrupted_prefill_is_not_taken_for_the_view_before_it(qa, video, monkeypatch):
     see = LanguageModel.see
 
-    def interrupted(self, before, embeddings, room):
-        see(self, before, embeddings, room)
+    def interrupted(self, before, embeddings, room, **images):
+        see(self, before, embeddings, room, **images)
         raise KeyboardInterrupt
 
     first = qa.ask(video, "how many people?")

@@ -28,6 +28,7 @@ CHUNK_TOKENS = 256  # entered per call: small enough that Ctrl-C is heard soon a
 CELLS_STEP = 256  # llama.cpp rounds the number of key-value cells up to this
 BYTES_PER_THREAD = 32 * 1024**2  # one token of a smaller model is done before a second thread has woken up
 PLAIN_ATTENTION_BYTES = 64 * 1024**2  # float32 scores of one chunk over all cells and heads; more is left to flash
+ALL_F32 = b"0"  # general.file_type of a model whose every weight is float32: its cells are float32 too
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp draws a seed of its own for this one
 
 
@@ -52,6 +53,7 @@ class LlamaCppEngine:
         if not self._model:
             raise EngineError(f"{path}: llama.cpp cannot open it; the file is damaged or memory is short")
         self._vocabulary: Any = self._llama.llama_model_get_vocab(self._model)
+        self._exact = self._file_type() == ALL_F32
 
     @property
     def embedding_width(self) -> int:
@@ -93,6 +95,8 @@ class LlamaCppEngine:
         params.n_outputs_max = 1  # only a chunk's last token is scored: no buffer of chunk x vocabulary
         params.n_threads, params.n_threads_batch = self._generation_threads(), self._threads
         params.no_perf = True
+        if self._exact:
+            params.type_k = params.type_v = self._llama.GGML_TYPE_F32
         if self._scores_fit(int(params.n_ubatch) * int(params.n_ctx)):
             params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = self._llama.llama_init_from_model(self._model, params)
@@ -102,9 +106,12 @@ class LlamaCppEngine:
         self._cells, self._block = int(params.n_ctx), int(params.n_batch)
 
     def _scores_fit(self, scores: int) -> bool:
-        """Whether plain attention is affordable: on a CPU it is as fast and three times as exact as flash attention."""
+        """Whether plain attention is affordable: on a CPU it is as fast and three times as exact as flash attention.
+
+        A float32 model pays for it whatever it costs: flash attention moves its logits by a hundredth of their spread.
+        """
         heads = self._llama.llama_model_n_head(self._model)
-        return not self.on_gpu and scores * heads * 4 <= PLAIN_ATTENTION_BYTES
+        return not self.on_gpu and (self._exact or scores * heads * 4 <= PLAIN_ATTENTION_BYTES)
 
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Enter token ids after what is held.
@@ -191,6 +198,11 @@ class LlamaCppEngine:
 
     def _generation_threads(self) -> int:
         return max(1, min(self._threads, int(self._llama.llama_model_size(self._model)) // BYTES_PER_THREAD))
+
+    def _file_type(self) -> bytes:
+        text = ctypes.create_string_buffer(16)
+        self._llama.llama_model_meta_val_str(self._model, b"general.file_type", text, len(text))
+        return text.value
 
     def _memory(self) -> Any:
         return self._llama.llama_get_memory(self._context)

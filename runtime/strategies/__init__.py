@@ -31,13 +31,15 @@ class VisualTokens:
     embeddings: NDArray[np.float32]
     """[T, d] in the order they enter the prompt."""
     frame_tokens: tuple[int, ...]
-    """Tokens each frame became, in order; they sum to T."""
+    """Tokens each frame became, in order; with those that close the clip they sum to T."""
     grid: int | None
     """Tokens per side of one frame; None where the strategy has none."""
     expert: int | None
     """Projector expert; None where the strategy has none."""
     exact: bool
     """Whether T was known before the frames were seen."""
+    closing_tokens: int = 0
+    """Tokens that end the clip and belong to no frame."""
 
 
 class Strategy(Protocol):

@@ -37,15 +37,22 @@ class Tam:
         projector = self._projector(plan)
         chunks = [self._run(projector, some, plan) for some in features]  # each [N, tokens_per_frame, d]
         width = self._bundle.manifest.language.embedding_width
+        closing = self._closing()
         return VisualTokens(
-            embeddings=np.concatenate(
-                [chunk.reshape(-1, width) for chunk in chunks] or [np.empty((0, width), np.float32)]
-            ),
+            embeddings=np.concatenate([*(chunk.reshape(-1, width) for chunk in chunks), closing]),
             frame_tokens=tuple(chunk.shape[1] for chunk in chunks for _ in range(len(chunk))),
             grid=plan.grid,
             expert=plan.expert,
             exact=True,
+            closing_tokens=len(closing),
         )
+
+    def _closing(self) -> NDArray[np.float32]:
+        """[0 or 1, d]: what ends every clip."""
+        manifest = self._bundle.manifest
+        if manifest.closing is None:
+            return np.empty((0, manifest.language.embedding_width), np.float32)
+        return np.fromfile(self._bundle.file(manifest.closing), "<f4").reshape(1, -1)
 
     def _projector(self, plan: Plan) -> Engine:
         spec = self._bundle.manifest.projectors.get(plan.grid or 0)
@@ -61,7 +68,7 @@ class Tam:
     def _run(self, projector: Engine, features: PatchFeatures, plan: Plan) -> NDArray[np.float32]:
         inputs = {"features": features.values, "time_fraction": _time_fractions(features, plan)}
         tokens = projector.run({name: inputs[name] for name in projector.input_names})[0]
-        per_frame = plan.visual_tokens // plan.frames
+        per_frame = self._bundle.manifest.routing.rung(plan.grid or 0).tokens_per_frame
         width = self._bundle.manifest.language.embedding_width
         if tokens.shape != (len(features.values), per_frame, width):
             wrong = "routing.ladder" if tokens.shape[-1] == width else f"projectors.{plan.grid}"
