@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -61,18 +62,22 @@ def statically(model: onnx.ModelProto, keys: Sequence[str], inputs: Sequence[Map
     named.CopyFrom(model)
     for node in named.graph.node:
         node.name = node.output[0]  # onnxruntime chooses by name, and names may be missing or given twice
-    quantize_static(
-        named,
-        path,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul"],
-        nodes_to_quantize=list(keys),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},  # a product is summed in float32 anyway
-    )
+    logging.disable(logging.WARNING)  # it advises a preprocessing that graphs written node by node do not need
+    try:
+        quantize_static(
+            named,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=list(keys),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},  # a product is summed in float32 anyway
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
