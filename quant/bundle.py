@@ -122,7 +122,9 @@ def _check_place(source: Bundle, out: Path) -> None:
     largest = max((size for name, size in files.items() if name.endswith(".onnx")), default=0)
     needed, free = sum(files.values()) + 3 * largest, shutil.disk_usage(above).free
     if free < needed:
-        raise UsageError(f"{above} has {size_text(free)} free, about {size_text(needed)} are needed meanwhile: make room")
+        raise UsageError(
+            f"{above} has {size_text(free)} free, about {size_text(needed)} are needed meanwhile: make room"
+        )
 
 
 def _move(partial: Path, out: Path) -> None:

@@ -57,7 +57,10 @@ def fitting(
 
 def _makers(bench: Workbench, imatrix: Path | None) -> dict[str, dict[str, Callable[[], Made]]]:
     makers: dict[str, dict[str, Callable[[], Made]]] = {
-        VISION: {"int8": lambda: make_vision(bench, "int8", "int8"), "int4": lambda: make_vision(bench, "int4", "int4")},
+        VISION: {
+            "int8": lambda: make_vision(bench, "int8", "int8"),
+            "int4": lambda: make_vision(bench, "int4", "int4"),
+        },
         LANGUAGE: {
             kind: lambda kind=kind: make_language(bench, kind, imatrix)  # type: ignore[misc]
             for kind in TYPES

@@ -83,7 +83,9 @@ def shrink(
         site.key: _BITS[wanted] for site in found if (wanted := dense if site.kind == "dense" else experts) is not None
     }
     if not asked:
-        raise UsageError(f"{source.name} has no matrix of {SMALLEST:,} numbers or more: there is nothing to make smaller")
+        raise UsageError(
+            f"{source.name} has no matrix of {SMALLEST:,} numbers or more: there is nothing to make smaller"
+        )
     task = _Task(model, found, asked, dense == "int8-static", feeds, out)
     exact = Observed(model, feeds, out.parent, threads)
     return _within(task, exact, limit, _name(dense, experts), progress)
@@ -101,7 +103,9 @@ class _Task:
     def write(self, bits: Mapping[str, int], path: Path) -> onnx.ModelProto:
         """The graph with these bits for every key; keys that are missing or EXACT stay float32."""
         fixed = {site.key for site in self.sites if self.static and site.kind == "dense"}
-        chosen: dict[str, Bits] = {key: 8 if n == 8 else 4 for key, n in bits.items() if n != EXACT and key not in fixed}
+        chosen: dict[str, Bits] = {
+            key: 8 if n == 8 else 4 for key, n in bits.items() if n != EXACT and key not in fixed
+        }
         model = quantised(self.model, chosen)
         calibrated = [key for key, n in bits.items() if n != EXACT and key in fixed]
         if calibrated:
@@ -112,12 +116,12 @@ class _Task:
 
     def bits(self, stages: Mapping[str, int]) -> dict[str, int]:
         """Bits of every key, given the least bits of its stage."""
-        return {site.key: max(self.asked[site.key], stages[site.stage]) for site in self.sites if site.key in self.asked}
+        return {
+            site.key: max(self.asked[site.key], stages[site.stage]) for site in self.sites if site.key in self.asked
+        }
 
 
-def _within(
-    task: _Task, exact: Observed, limit: float, name: str, progress: Callable[[str], None]
-) -> GraphResult:
+def _within(task: _Task, exact: Observed, limit: float, name: str, progress: Callable[[str], None]) -> GraphResult:
     stages, spreads = _noises(task, exact, progress)
     ends = spreads[exact.stages[-1]]
     allowed, gain = np.inf, 1.0
@@ -134,9 +138,7 @@ def _within(
     return _result(task, exact, rounded, least, (name, error, limit))
 
 
-def _noises(
-    task: _Task, exact: Observed, progress: Callable[[str], None]
-) -> tuple[list[StageNoise], dict[str, float]]:
+def _noises(task: _Task, exact: Observed, progress: Callable[[str], None]) -> tuple[list[StageNoise], dict[str, float]]:
     """What every stage adds in the bits asked for, and in 8 where fewer were asked for."""
     trials = [dict(task.asked)]
     if 4 in task.asked.values():

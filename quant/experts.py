@@ -94,7 +94,10 @@ def _stored(
     for part, matrix, at, padding in zip(("fc1", "fc2"), matrices, (3, 5), (extra, 0), strict=True):
         stored = to_blocks(matrix, bits, block or matrix.shape[-1])
         name = f"{node.output[0]}.{part}"
-        inputs += [_keep(made, f"{name}.int{bits}", _rows(stored)), _keep(made, f"{name}.scales", _scales(stored, block))]
+        inputs += [
+            _keep(made, f"{name}.int{bits}", _rows(stored)),
+            _keep(made, f"{name}.scales", _scales(stored, block)),
+        ]
         bias = node.input[at] if len(node.input) > at else ""
         if bias and padding:
             bias = _keep(made, f"{name}.bias", np.pad(array(weights[bias]), ((0, 0), (0, padding))))

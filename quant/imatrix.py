@@ -63,7 +63,9 @@ class Imatrix:
         try:
             tensors = {tensor.name: np.array(tensor.data, np.float32) for tensor in GGUFReader(path).tensors}
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise UsageError(f"{path} is no imatrix in GGUF format: write one with llama-imatrix -o FILE.gguf") from error
+            raise UsageError(
+                f"{path} is no imatrix in GGUF format: write one with llama-imatrix -o FILE.gguf"
+            ) from error
         squares, tokens = {}, 0
         for name, sums in tensors.items():
             if not name.endswith(SUMS) or len(count := tensors.get(name.removesuffix(SUMS) + COUNTS, [])) == 0:
@@ -83,7 +85,13 @@ Part = Sequence[int] | Floats
 
 
 def measure(
-    model: Path, prompts: Iterable[Sequence[Part]], *, context: int, threads: int, source: str, progress: Callable[[str], None]
+    model: Path,
+    prompts: Iterable[Sequence[Part]],
+    *,
+    context: int,
+    threads: int,
+    source: str,
+    progress: Callable[[str], None],
 ) -> Imatrix:
     """Run `prompts`, each in parts, through the GGUF `model` and add up the squares of what its matrices are given.
 
@@ -176,7 +184,9 @@ class _Watched:
                 count = inputs.ne[1] * inputs.ne[2] * inputs.ne[3]
                 if inputs.nb[1] != 4 * inputs.ne[0]:
                     raise EngineError("inputs of a matrix do not lie one after the other; give --imatrix FILE instead")
-                rows = np.ctypeslib.as_array(ctypes.cast(inputs.data, ctypes.POINTER(ctypes.c_float)), (count, inputs.ne[0]))
+                rows = np.ctypeslib.as_array(
+                    ctypes.cast(inputs.data, ctypes.POINTER(ctypes.c_float)), (count, inputs.ne[0])
+                )
                 self._seen(weight.name.decode(), rows)
         except Exception as error:  # kept for `run`, which raises it where Python can hear it
             self._failure = str(error)

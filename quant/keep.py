@@ -34,7 +34,11 @@ def steps(stages: Sequence[StageNoise]) -> list[tuple[str, int]]:
     order: list[tuple[str, int]] = []
     while True:
         worth = [
-            ((stage.noise[at[stage.name]] - _noise(stage, bits)) / (stage.numbers * (bits - at[stage.name])), stage, bits)
+            (
+                (stage.noise[at[stage.name]] - _noise(stage, bits)) / (stage.numbers * (bits - at[stage.name])),
+                stage,
+                bits,
+            )
             for stage in stages
             for bits in (*stage.noise, EXACT)
             if bits > at[stage.name] != EXACT

@@ -77,9 +77,7 @@ def check_source(path: Path) -> None:
         raise UsageError(f"{path.name} holds {', '.join(rounded)} already: quantise a bundle with an f16 or f32 GGUF")
 
 
-def quantise_language(
-    source: Path, out: Path, kind: LanguageType, *, imatrix: Path | None, threads: int
-) -> Stored:
+def quantise_language(source: Path, out: Path, kind: LanguageType, *, imatrix: Path | None, threads: int) -> Stored:
     """Write the GGUF `source` to `out` as `kind`, with the importance of inputs from the file `imatrix` if there is one.
 
     Raises:

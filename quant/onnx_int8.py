@@ -62,7 +62,9 @@ def _product(
     rows = matrix.T.reshape(outputs, inputs // block, block)
     scales, numbers = to_int8(rows)
     name = node.input[1]
-    made[f"{name}.int8"] = numpy_helper.from_array((numbers.astype(np.int16) + _MIDDLE).astype(np.uint8), f"{name}.int8")
+    made[f"{name}.int8"] = numpy_helper.from_array(
+        (numbers.astype(np.int16) + _MIDDLE).astype(np.uint8), f"{name}.int8"
+    )
     made[f"{name}.scales"] = numpy_helper.from_array(scales.reshape(-1), f"{name}.scales")
     product = helper.make_node(
         "MatMulNBits",
@@ -93,4 +95,3 @@ def _lookup(
         helper.make_node("Gather", [f"{name}.scales", node.input[1]], [scales_of], name=f"{node.name}.scales"),
         helper.make_node("Mul", [numbers_as_float, scales_of], [output], name=node.name),
     ]
-

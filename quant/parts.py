@@ -104,7 +104,9 @@ def make_language(bench: Workbench, kind: LanguageType, imatrix: Path | None) ->
     spec = bench.source.manifest.language
     full = [one for one in spec.engines if one.backend == "gguf" and one.precision.lower() in _FULL]
     if not full:
-        raise UsageError(f"{spec.engines[0].file} is {spec.engines[0].precision}: --language needs a GGUF in f16 or f32")
+        raise UsageError(
+            f"{spec.engines[0].file} is {spec.engines[0].precision}: --language needs a GGUF in f16 or f32"
+        )
     engine, made = full[0], Made()
     name = _file_name(engine.file, kind)
     bench.progress(f"language model: {kind}")

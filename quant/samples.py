@@ -140,7 +140,9 @@ def _sample(parts: Parts, video: Video, question: str) -> Sample:
 def pixel_frames(found: Sequence[Sample], most: int) -> list[FrameBatch]:
     """At most `most` frames, one by one, spread over all samples."""
     singles = [
-        FrameBatch(one.frames.pixels[i : i + 1], one.frames.timestamps_seconds[i : i + 1], one.frames.sources[i : i + 1])
+        FrameBatch(
+            one.frames.pixels[i : i + 1], one.frames.timestamps_seconds[i : i + 1], one.frames.sources[i : i + 1]
+        )
         for one in found
         for i in range(one.plan.frames)
     ]
