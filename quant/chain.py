@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tam_edge.quant.samples import Sample
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines import choose_engine, open_language_engine
+from tam_edge.runtime.frames import FrameBatch
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.vision import CHUNK_FRAMES, FrameBatch, PatchFeatures, encode
+from tam_edge.runtime.vision import CHUNK_FRAMES, PatchFeatures, encode
 
 Floats = NDArray[np.float32]
 ANSWER_TOKENS = 8
@@ -56,7 +57,7 @@ class Chain:
         self._language.append_tokens(sample.prompt.after)
 
     def answer(self) -> tuple[list[int], Floats]:
-        """Greedy tokens after `enter`, the end included, at most ANSWER_TOKENS; and the logits [n, V] they came from."""
+        """Greedy tokens after `enter`, the end included, at most ANSWER_TOKENS, and the logits [n, V] before each."""
         ids: list[int] = []
         rows: list[Floats] = []
         while len(ids) < ANSWER_TOKENS:
@@ -103,7 +104,7 @@ def relative_error(got: Floats, expected: Floats) -> float:
 
 
 def divergence(got: Floats, expected: Floats) -> tuple[float, int]:
-    """Mean Kullback-Leibler divergence, in nats, of next-token distributions from logits [n, V]; how often both agree."""
+    """Mean Kullback-Leibler divergence, in nats, of next tokens, from logits [n, V]; how often the first agrees."""
     p, q = _log_softmax(expected), _log_softmax(got)
     each = (np.exp(p) * (p - q)).sum(-1)
     return float(np.maximum(each, 0).mean()), int((got.argmax(-1) == expected.argmax(-1)).sum())

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tam_edge.quant.graph import CONTRIB, MIXTURE, array
-from tam_edge.quant.rounding import Blocks, Floats, to_blocks
+from tam_edge.quant.rounding import Blocks, Floats, int4_block, to_blocks
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import EngineError
 
 Made = dict[str, onnx.TensorProto]
 """New constant arrays by name."""
 
-_BLOCKS = {8: (128, 64, 32, 16), 4: (32, 16)}
-"""Inputs under one scale, preferred first: in 8 bits a large block is faster, in 4 bits a small one much closer."""
+_BLOCKS = (128, 64, 32, 16)
+"""Inputs under one scale, the largest that fits: in 8 bits large ones are faster, in 4 bits `int4_block` is the most."""
 _INT8_PRODUCTS = 4  # accuracy_level: activations are rounded to 8 bits, block by block of one token
 _AGREES = 0.15  # largest error in standard deviations: rounded activations give up to 0.04, a wrong layout above 1
 
@@ -42,7 +42,8 @@ def quantised_mixture(
         EngineError: the installed onnxruntime computes something else from such weights.
     """
     width = weights[node.input[2]].dims[-1]
-    block = next((size for size in _BLOCKS[bits] if width % size == 0), 0)
+    most = int4_block(width) if bits == 4 else max(_BLOCKS)
+    block = next((size for size in _BLOCKS if size <= most and width % size == 0), 0)
     check_kernel(bits, block)
     return _stored(node, weights, bits, block)
 
@@ -60,8 +61,10 @@ def check_kernel(bits: int, block: int) -> None:
     second = _normal(draw, (3, width, hidden)) / np.sqrt(hidden, dtype=np.float32)
     x, logits = _normal(draw, (8, width)), _normal(draw, (8, 3))
     weights = {"fc1": numpy_helper.from_array(first, "fc1"), "fc2": numpy_helper.from_array(second, "fc2")}
-    attributes = {"k": 2, "normalize_routing_weights": 1, "activation_type": "gelu"}
-    mixture = helper.make_node(MIXTURE, ["x", "logits", "fc1", "", "fc2", ""], ["y"], domain=CONTRIB, **attributes)
+    inputs = ["x", "logits", "fc1", "", "fc2", ""]
+    mixture = helper.make_node(
+        MIXTURE, inputs, ["y"], domain=CONTRIB, k=2, normalize_routing_weights=1, activation_type="gelu"
+    )
     node, made = _stored(mixture, weights, bits, block)
     got = _run_alone(node, made, x, logits)
     exact = [to_blocks(matrix, bits, block or matrix.shape[-1]).restored() for matrix in (first, second)]

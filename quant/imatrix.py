@@ -66,14 +66,17 @@ class Imatrix:
             raise UsageError(
                 f"{path} is no imatrix in GGUF format: write one with llama-imatrix -o FILE.gguf"
             ) from error
-        squares, tokens = {}, 0
+        squares: dict[str, Floats] = {}
+        tokens = 0
         for name, sums in tensors.items():
-            if not name.endswith(SUMS) or len(count := tensors.get(name.removesuffix(SUMS) + COUNTS, [])) == 0:
+            counts = tensors.get(name.removesuffix(SUMS) + COUNTS)
+            if not name.endswith(SUMS) or counts is None:
                 continue
-            each = np.maximum(np.asarray(count, np.float32).reshape(-1, 1), 1)  # one count per expert
+            each = np.maximum(counts.reshape(-1, 1), 1)  # one count per expert
             if sums.size % len(each) or not np.isfinite(sums).all():
                 raise UsageError(f"{path}: {name} is damaged; measure it again")
-            squares[name.removesuffix(SUMS)] = (sums.reshape(len(each), -1) / each).reshape(-1)
+            means = sums.reshape(len(each), -1) / each
+            squares[name.removesuffix(SUMS)] = means.reshape(-1).astype(np.float32)
             tokens = max(tokens, int(each.max()))
         if not squares:
             raise UsageError(f"{path} is no imatrix: it holds no {SUMS} arrays")

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from gguf import GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
 from tam_edge.runtime.errors import EngineError, UsageError
 from tam_edge.runtime.natives import import_native
@@ -32,6 +34,9 @@ BITS = {"f16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M": 4.8, "Q4
 
 _FTYPES = {"f16": 1, "Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2}
 _FULL = {"F32", "F16", "BF16"}
+_PLANNED = re.compile(
+    r"- \[([\d, ]+)\], type =\s*(\w+), size =[^\n(]*?(?:\((\w+)\)|\n)"
+)  # llama.cpp's line of a tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def check_source(path: Path) -> None:
 
 
 def quantise_language(source: Path, out: Path, kind: LanguageType, *, imatrix: Path | None, threads: int) -> Stored:
-    """Write the GGUF `source` to `out` as `kind`, with the importance of inputs from the file `imatrix` if there is one.
+    """Write the GGUF `source` to `out` as `kind`, with the importance of inputs from `imatrix` if there is one.
 
     Raises:
         UsageError: `source` has been rounded already.
@@ -87,16 +92,41 @@ def quantise_language(source: Path, out: Path, kind: LanguageType, *, imatrix: P
     check_source(source)
     task = {"source": str(source), "out": str(out), "type": kind, "threads": threads}
     task |= {} if imatrix is None else {"imatrix": str(imatrix)}
-    command = [sys.executable, "-m", "tam_edge.quant.language", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        told = next((line for line in reversed(lines) if "failed to quantize" in line or "rror" in line), "")
-        raise EngineError(
-            f"{source.name} could not be made {kind}: {told or (lines or ['llama.cpp gave no reason'])[-1]}; "
-            "look at the free space of the disk, then at the file"
-        )
+    _in_a_child(source, kind, task)
     return stored(out)
+
+
+def planned(source: Path, kind: LanguageType) -> Stored:
+    """What `source` would hold as `kind`, as llama.cpp plans it; its weights are not read, so they need not be there.
+
+    Raises:
+        EngineError: llama.cpp cannot read it.
+    """
+    task = {"source": str(source), "out": f"{source}.planned", "type": kind, "threads": 1, "dry_run": True}
+    told = _in_a_child(source, kind, task)
+    types, sizes, numbers = Counter[str](), Counter[str](), 0
+    for shape, before, after in _PLANNED.findall(told):
+        axes = [int(axis) for axis in shape.split(",")]
+        name = (after or before).upper()
+        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+        sizes[name] += math.prod(axes) // block * block_bytes
+        numbers += math.prod(axes)
+        if math.prod(axes[1:]) > 1:
+            types[name] += 1
+    return Stored(dict(types), dict(sizes), 8 * sum(sizes.values()) / max(1, numbers))
+
+
+def _in_a_child(source: Path, kind: str, task: dict[str, Any]) -> str:
+    command = [sys.executable, "-m", "tam_edge.quant.language", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return done.stderr
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    told = next((line for line in reversed(lines) if "failed to quantize" in line or "rror" in line), "")
+    raise EngineError(
+        f"{source.name} could not be made {kind}: {told or (lines or ['llama.cpp gave no reason'])[-1]}; "
+        "look at the free space of the disk, then at the file"
+    )
 
 
 def _quantise(task: dict[str, Any]) -> int:
@@ -105,6 +135,7 @@ def _quantise(task: dict[str, Any]) -> int:
     llama = import_native("llama_cpp")
     params = llama.llama_model_quantize_default_params()
     params.ftype, params.nthread = _FTYPES[task["type"]], task["threads"]
+    params.dry_run = task.get("dry_run", False)
     held: list[Any] = []
     if "imatrix" in task:
         squares = Imatrix.load(Path(task["imatrix"])).squares

@@ -100,6 +100,7 @@ class Run:
         self._engine, self._names = engine, names
 
     def __call__(self, feed: Feed) -> dict[str, Floats]:
+        """Every output of one run."""
         given = {name: feed[name] for name in self._engine.input_names}
         return dict(zip(self._names, self._engine.run(given), strict=True))
 

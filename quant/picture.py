@@ -33,7 +33,7 @@ def layer_errors(stages: Sequence[dict[str, Any]]) -> str:
     """Bars for the error each stage adds, a line for the error so far, both in percent of the standard deviation."""
     height, room = 260, WIDTH - _LEFT - _RIGHT
     floor, ceiling = height - 34, _TOP + 8
-    most = max([1e-6, *(stage["so_far"] for stage in stages), *(stage["added"] for stage in stages)])
+    most: float = max([1e-6, *(stage["so_far"] for stage in stages), *(stage["added"] for stage in stages)])
     step = room / max(1, len(stages))
 
     def level(value: float) -> float:

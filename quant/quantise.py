@@ -20,6 +20,7 @@ from tam_edge.quant.samples import Material, Sample, given, samples, street
 from tam_edge.quant.speed import compare_speed
 from tam_edge.runtime.bundle import Bundle, load_bundle
 from tam_edge.runtime.manifest import Manifest
+from tam_edge.runtime.schema import EngineSpec
 
 SCHEMA_VERSION = 1
 Progress = Callable[[str], None]
@@ -50,8 +51,9 @@ def quantise(request: Request, progress: Progress = lambda _: None) -> dict[str,
         report["agreement"] = agreement(*paths, compared, threads=request.threads, progress=progress)
     report["accuracy"] = None
     if request.videos:
-        facts = {"videos": request.videos, "seed": request.seed, "threads": request.threads}
-        report["accuracy"] = accuracy(*paths, **facts, progress=progress)
+        report["accuracy"] = accuracy(
+            *paths, videos=request.videos, seed=request.seed, threads=request.threads, progress=progress
+        )
     return report
 
 
@@ -167,7 +169,7 @@ def _files(old: Manifest, new: Manifest) -> Iterator[dict[str, Any]]:
         }
 
 
-def _roles(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
+def _roles(old: Manifest, new: Manifest) -> Iterator[tuple[str, EngineSpec, EngineSpec]]:
     yield "inductor", old.inductor.engines[0], new.inductor.engines[0]
     for name, encoder in old.encoders.items():
         yield f"encoder {name}", encoder.engines[0], new.encoders[name].engines[0]
@@ -177,8 +179,9 @@ def _roles(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _size(old: Manifest, new: Manifest) -> dict[str, Any]:
-    sizes = [sum(pair[index].size_bytes for pair in _roles(old, new)) for index in (1, 2)]
-    return {"old_bytes": sizes[0], "new_bytes": sizes[1], "smaller": round(sizes[0] / sizes[1], 3)}
+    before = sum(engine.size_bytes for _, engine, _ in _roles(old, new))
+    after = sum(engine.size_bytes for _, _, engine in _roles(old, new))
+    return {"old_bytes": before, "new_bytes": after, "smaller": round(before / after, 3)}
 
 
 def _pair(old: Manifest, new: Manifest, part: str) -> dict[str, int]:

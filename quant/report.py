@@ -29,7 +29,8 @@ main, footer { max-width: 60rem; margin: 0 auto; }
 footer, .note { color: var(--soft); font-size: .875rem; }
 h1 { font-size: clamp(1.4rem, 5vw, 2rem); line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: .8125rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); margin: 0 0 .75rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1.125rem; margin-top: 1rem; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1.125rem;
+  margin-top: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .625rem; border-bottom: 1px solid var(--line); }
@@ -84,10 +85,12 @@ def report_html(report: dict[str, Any]) -> str:
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """What matters most, for the terminal and the head of the page."""
     size, speed, same = report["size"], report["speed"], report["agreement"]
-    yield f"size        {size_text(size['old_bytes'])} to {size_text(size['new_bytes'])}, {size['smaller']:.2f} times smaller"
+    before, after = size_text(size["old_bytes"]), size_text(size["new_bytes"])
+    yield f"size        {before} to {after}, {size['smaller']:.2f} times smaller"
     for key, what in (("vision_ms_per_frame", "ms a frame"), ("decode_tokens_per_second", "tokens/s")):
         one = speed[key]
-        yield f"speed       {one['old']:g} to {one['new']:g} {what}, {one['faster']:.2f} times as fast (CPU time: {one['faster_cpu']:.2f})"
+        ratio = f"{one['faster']:.2f} times as fast (CPU time: {one['faster_cpu']:.2f})"
+        yield f"speed       {one['old']:g} to {one['new']:g} {what}, {ratio}"
     yield f"answers     {same['same']} of {same['questions']} are the same ({same['what']})"
     if (found := report["accuracy"]) is not None:
         low, high = found["difference_ci95"]
@@ -122,13 +125,11 @@ def _sections(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _files(files: Sequence[dict[str, Any]]) -> str:
-    rows = [
-        [
-            one["role"], one["old"]["precision"], one["new"]["precision"], size_text(one["old"]["size_bytes"]),
-            size_text(one["new"]["size_bytes"]), size_text(one["old"]["peak_bytes"]), size_text(one["new"]["peak_bytes"]),
-        ]
-        for one in files
-    ]  # fmt: skip
+    rows = []
+    for one in files:
+        old, new = one["old"], one["new"]
+        texts = [size_text(some[key]) for key in ("size_bytes", "peak_bytes") for some in (old, new)]
+        rows.append([one["role"], old["precision"], new["precision"], *texts])
     return _table(["role", "was", "is", "size before", "after", "peak memory before", "after"], rows)
 
 
@@ -195,7 +196,8 @@ def _speed(speed: dict[str, Any]) -> str:
         [words, *(f"{speed[key][column]:g}" for column in ("old", "new", "faster", "faster_cpu"))]
         for key, words in named.items()
     ]
-    note = f"Medians of {speed['rounds']} rounds in turns, {speed['prompt_tokens']} tokens of prompt; times of this machine."
+    prompt = f"{speed['frames']} frames, {speed['prompt_tokens']} tokens of prompt"
+    note = f"Medians of {speed['rounds']} rounds in turns, {prompt}; times of this machine."
     return _table(["", "before", "after", "times as fast", "by CPU time"], rows) + _note(note)
 
 
@@ -225,9 +227,8 @@ def _accuracy(found: dict[str, Any]) -> str:
 
 
 def _notes(report: dict[str, Any]) -> str:
-    notes = [
-        f"Calibrated and compared on {report['calibrated_on']['what']}, {report['calibrated_on']['questions']} questions."
-    ]
+    on = report["calibrated_on"]
+    notes = [f"Calibrated, and compared stage by stage, on {on['what']}, {on['questions']} questions."]
     kinds = {one["new"]["precision"] for one in report["files"]}
     if "fp16" in kinds:
         notes.append(

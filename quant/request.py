@@ -68,10 +68,13 @@ class Request:
             raise UsageError("nothing to do: name --vision, --experts, --projectors, --language or --target")
         if self.vision == "fp16" and self.experts is not None:
             raise UsageError("--vision fp16 holds the experts too: leave --experts out, or choose --vision int8")
-        if self.error_most is not None and not 0 < self.error_most < 10:
-            raise UsageError(f"--error-most {self.error_most:g}: name a share of the standard deviation, such as 0.05")
         if self.videos:
             scene_seeds(self.seed, self.videos)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        if self.error_most is not None and not 0 < self.error_most < 10:
+            raise UsageError(f"--error-most {self.error_most:g}: name a share of the standard deviation, such as 0.05")
         if self.imatrix is not None and not self.imatrix.is_file():
             raise UsageError(f"--imatrix {self.imatrix} is not there: name a file that llama-imatrix wrote")
         if self.report is not None:

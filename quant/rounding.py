@@ -14,6 +14,8 @@ Floats = NDArray[np.float32]
 
 INT8_MOST = 127
 """Largest whole number of a symmetric int8 row; -128 is left unused, so that a row and its negative round alike."""
+WIDE = 1024
+"""Rows of this many inputs average more errors, so their 4-bit blocks may be larger: 4.5 bits a weight, not 5."""
 _SHRUNK = np.linspace(1.0, 0.7, 7, dtype=np.float32)  # scales tried for a 4-bit block; clipping its ends often pays
 
 
@@ -42,6 +44,11 @@ class Blocks:
         return values.reshape(*values.shape[:-2], -1)
 
 
+def int4_block(inputs: int) -> int:
+    """How many inputs of a row of `inputs` share a scale in 4 bits."""
+    return 64 if inputs >= WIDE else 32
+
+
 def to_int8(rows: Floats) -> tuple[Floats, NDArray[np.int8]]:
     """Scales [..., 1] and whole numbers -127..127 [..., n] of rows [..., n]; scale times number is the value."""
     scales = np.abs(rows).max(axis=-1, keepdims=True) / INT8_MOST
@@ -61,7 +68,8 @@ def to_blocks(matrix: Floats, bits: int, block: int) -> Blocks:
     largest = np.take_along_axis(rows, np.abs(rows).argmax(-1, keepdims=True), -1)
     widest = (largest / -middle).astype(np.float32)
     widest[widest == 0] = 1.0
-    numbers, scales = _numbers(rows, widest, middle), widest
+    scales = widest
+    numbers: NDArray[np.uint8] = _numbers(rows, widest, middle)
     if bits == 4:
         least = _squared_error(rows, numbers, scales, middle)
         for factor in _SHRUNK[1:]:
@@ -71,12 +79,13 @@ def to_blocks(matrix: Floats, bits: int, block: int) -> Blocks:
             better = error < least
             numbers, scales = np.where(better, other, numbers), np.where(better, tried, scales)
             least = np.where(better, error, least)
-        numbers = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
+        numbers = (numbers[..., 0::2] | (numbers[..., 1::2] << 4)).astype(np.uint8)
     return Blocks(np.ascontiguousarray(numbers), np.ascontiguousarray(scales[..., 0]), bits)
 
 
 def _numbers(rows: Floats, scales: Floats, middle: int) -> NDArray[np.uint8]:
-    return np.clip(np.round(rows / scales) + middle, 0, 2 * middle - 1).astype(np.uint8)
+    numbers: NDArray[np.uint8] = np.clip(np.round(rows / scales) + middle, 0, 2 * middle - 1).astype(np.uint8)
+    return numbers
 
 
 def _squared_error(rows: Floats, numbers: NDArray[np.uint8], scales: Floats, middle: int) -> Floats:

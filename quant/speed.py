@@ -1,4 +1,4 @@
-"""How fast two bundles are, side by side: in turns on the same frames and prompt, so both meet the same busy machine."""
+"""How fast two bundles are, side by side: in turns on the same frames and prompt, so a busy machine slows both."""
 
 from __future__ import annotations
 
