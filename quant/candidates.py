@@ -12,6 +12,7 @@ from tam_edge.quant.language import TYPES
 from tam_edge.quant.parts import Made, Workbench, make_language, make_projectors, make_vision
 from tam_edge.quant.target import Choice, Option, choose
 from tam_edge.runtime.bundle import Bundle
+from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.manifest import Manifest
 
 AS_IS = "as it is"
@@ -41,7 +42,11 @@ def fitting(
         options[part] = [Option(part, AS_IS, peak_bytes(stand_in.manifest, part), 0.0)]
         for kind, make in kinds.items():
             bench.progress(f"trying {part} {kind}")
-            candidate = make()
+            try:
+                candidate = make()
+            except UsageError as error:  # nothing to make smaller: this part has no such choice
+                bench.progress(f"{part} {kind} is no choice: {error}")
+                continue
             found[part, kind] = candidate
             changed = Bundle(stand_in.path, with_engines(stand_in.manifest, candidate.engines))
             with Chain(changed, bench.threads) as chain:

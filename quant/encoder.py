@@ -154,7 +154,7 @@ def _noises(task: _Task, exact: Observed, progress: Callable[[str], None]) -> tu
         inside = [site for site in task.sites if site.stage == name and site.key in task.asked]
         if inside:
             lowest = min(task.asked[site.key] for site in inside)
-            noise: dict[int, float] = {lowest: noises[0][name]} | ({8: noises[1][name]} if lowest == 4 else {})
+            noise = {int(lowest): noises[0][name]} | ({8: noises[1][name]} if lowest == 4 else {})
             stages.append(StageNoise(name, sum(site.numbers for site in inside), noise))
     return stages, spreads
 

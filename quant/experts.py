@@ -25,7 +25,7 @@ Made = dict[str, onnx.TensorProto]
 """New constant arrays by name."""
 
 _BLOCKS = (128, 64, 32, 16)
-"""Inputs under one scale, the largest that fits: in 8 bits large ones are faster, in 4 bits `int4_block` is the most."""
+"""Inputs under one scale, the largest that fits: large ones are faster. In 4 bits `int4_block` is the most."""
 _INT8_PRODUCTS = 4  # accuracy_level: activations are rounded to 8 bits, block by block of one token
 _AGREES = 0.15  # largest error in standard deviations: rounded activations give up to 0.04, a wrong layout above 1
 
