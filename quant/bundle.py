@@ -51,7 +51,10 @@ def building(source: Bundle, out: Path) -> Iterator[Path]:
 
 
 def stand_in(source: Bundle, folder: Path) -> Bundle:
-    """The source as a bundle in `folder`, its files linked, so that candidates written there stand beside them."""
+    """The source as a bundle in `folder`, its files linked, so that candidates moved there stand beside them.
+
+    Whoever writes there must write a new file and move it: to write into a linked one is to write into the source.
+    """
     for spec in source.manifest.files().values():
         target = folder / spec.file
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,8 +44,8 @@ def fitting(
             bench.progress(f"trying {part} {kind}")
             try:
                 candidate = make()
-            except UsageError as error:  # nothing to make smaller: this part has no such choice
-                bench.progress(f"{part} {kind} is no choice: {error}")
+            except UsageError as reason:  # nothing to make smaller: this part has no such choice
+                bench.progress(f"{part} {kind} is no choice: {reason}")
                 continue
             found[part, kind] = candidate
             changed = Bundle(stand_in.path, with_engines(stand_in.manifest, candidate.engines))

@@ -5,7 +5,8 @@ A graph is known by its structure, never by its names: a bundle made by another 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,35 +138,41 @@ def gate_nodes(model: onnx.ModelProto) -> set[str]:
     return found
 
 
-def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """The graph with more of its values as outputs, of unknown shape; the weights are not copied twice."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    have = {output.name for output in copy.graph.output}
-    copy.graph.output.extend(
+@contextmanager
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[onnx.ModelProto]:
+    """The graph with more of its values as outputs for as long as the block lasts; a copy would double gigabytes."""
+    before = len(model.graph.output)
+    have = {output.name for output in model.graph.output}
+    model.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in have
     )
-    return copy
+    try:
+        yield model
+    finally:
+        del model.graph.output[before:]
 
 
-def cut_at(model: onnx.ModelProto, states: Sequence[str]) -> onnx.ModelProto:
-    """The graph in pieces: each reads the `states` from inputs of the same name with ".given" behind it.
+@contextmanager
+def cut_at(model: onnx.ModelProto, states: Sequence[str]) -> Iterator[onnx.ModelProto]:
+    """The graph in pieces for as long as the block lasts: each reads `states` from inputs of that name with ".given".
 
     So every piece can be given what the exact graph computes, and what it adds to the error is seen by itself.
     """
-    copy = with_outputs(model, states)
-    inside = set(states)
-    for node in copy.graph.node:
-        for index, name in enumerate(node.input):
-            if name in inside:
-                node.input[index] = f"{name}.given"
-    used = {name for node in copy.graph.node for name in node.input}
-    copy.graph.input.extend(
-        helper.make_tensor_value_info(f"{name}.given", TensorProto.FLOAT, None)
-        for name in states
-        if f"{name}.given" in used
+    inside, before = set(states), len(model.graph.input)
+    cuts = [(node, i, name) for node in model.graph.node for i, name in enumerate(node.input) if name in inside]
+    read = {name for _, _, name in cuts}
+    for node, index, name in cuts:
+        node.input[index] = f"{name}.given"
+    model.graph.input.extend(
+        helper.make_tensor_value_info(f"{name}.given", TensorProto.FLOAT, None) for name in states if name in read
     )
-    return copy
+    try:
+        with with_outputs(model, states):
+            yield model
+    finally:
+        for node, index, name in cuts:
+            node.input[index] = name
+        del model.graph.input[before:]
 
 
 def replaced(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ class Observed:
         self._states, self._output = hidden_states(exact), exact.graph.output[0].name
         self._gates = mixtures(exact)
         self._file = folder / "exact-observed.onnx"
-        save_graph(with_outputs(exact, [*self._states, *(gate for gate, _ in self._gates.values())]), self._file)
+        with with_outputs(exact, [*self._states, *(gate for gate, _ in self._gates.values())]) as seen:
+            save_graph(seen, self._file)
 
     @property
     def stages(self) -> list[str]:
@@ -42,7 +43,9 @@ class Observed:
     def added(self, rounded: onnx.ModelProto) -> tuple[dict[str, float], dict[str, float]]:
         """Mean squared error each stage of `rounded` adds to exact input, and the variance of its exact output."""
         errors, spreads = dict.fromkeys(self.stages, 0.0), dict.fromkeys(self.stages, 0.0)
-        with self._opened(cut_at(rounded, self._states)) as pieces, self._exact() as exact:
+        with cut_at(rounded, self._states) as cut:
+            opened = self._opened(cut)
+        with opened as pieces, self._exact() as exact:
             for feed in self._feeds:
                 values = exact(feed)
                 states = {f"{name}.given": values[name] for name in self._states}
@@ -57,7 +60,9 @@ class Observed:
         """Mean squared error of `rounded` at each stage, and the share of tokens each mixture sends elsewhere."""
         errors, moved = dict.fromkeys(self.stages, 0.0), dict.fromkeys(self._gates, 0.0)
         outputs = [*self._states, *(gate for gate, _ in self._gates.values())]
-        with self._opened(with_outputs(rounded, outputs)) as other, self._exact() as exact:
+        with with_outputs(rounded, outputs) as seen:
+            opened = self._opened(seen)
+        with opened as other, self._exact() as exact:
             for feed in self._feeds:
                 values, got = exact(feed), other(feed)
                 for stage in self.stages:
@@ -82,15 +87,11 @@ class Observed:
         with _session(self._file, self._threads) as run:
             yield run
 
-    @contextmanager
-    def _opened(self, model: onnx.ModelProto) -> Iterator[Run]:
+    def _opened(self, model: onnx.ModelProto) -> AbstractContextManager[Run]:
+        """`model` as it is now, written and opened when the context is entered."""
         path = self._folder / "rounded-observed.onnx"
         save_graph(model, path)
-        try:
-            with _session(path, self._threads, [output.name for output in model.graph.output]) as run:
-                yield run
-        finally:
-            path.unlink(missing_ok=True)
+        return _session(path, self._threads, [output.name for output in model.graph.output])
 
 
 class Run:

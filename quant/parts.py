@@ -110,9 +110,9 @@ def make_language(bench: Workbench, kind: LanguageType, imatrix: Path | None) ->
     engine, made = full[0], Made()
     name = _file_name(engine.file, kind)
     bench.progress(f"language model: {kind}")
-    stored = quantise_language(
-        bench.source.file(engine), bench.folder / name, kind, imatrix=imatrix, threads=bench.threads
-    )
+    draft = bench.folder / "language.draft.gguf"
+    stored = quantise_language(bench.source.file(engine), draft, kind, imatrix=imatrix, threads=bench.threads)
+    draft.replace(bench.folder / name)  # never written in place: a file of that name there is the source's own, linked
     bench.progress(f"measuring the memory of {name}")
     peak = language_peak_bytes(bench.folder / name, spec.context)
     made.engines["language"] = engine_spec(bench.folder / name, name, "gguf", kind, peak)

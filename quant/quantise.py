@@ -16,7 +16,7 @@ from tam_edge.quant.chain import Chain
 from tam_edge.quant.imatrix import Imatrix, Part, measure
 from tam_edge.quant.parts import Made, Workbench, make_language, make_projectors, make_vision
 from tam_edge.quant.request import Request
-from tam_edge.quant.samples import Material, Sample, given, samples, street
+from tam_edge.quant.samples import Material, Sample, given, limited, samples, street
 from tam_edge.quant.speed import compare_speed
 from tam_edge.runtime.bundle import Bundle, load_bundle
 from tam_edge.runtime.manifest import Manifest
@@ -46,7 +46,7 @@ def quantise(request: Request, progress: Progress = lambda _: None) -> dict[str,
                 made = references(original, found, progress)
                 report = _build(request, source, folder, original, made, material.what, progress)
         load_bundle(request.out, verify=True)
-        compared = given(request.compare, request.ask) if request.compare else material
+        compared = limited(given(request.compare, request.ask), request.samples) if request.compare else material
         paths = (source.path, request.out)
         report["agreement"] = agreement(*paths, compared, threads=request.threads, progress=progress)
     report["accuracy"] = None
@@ -137,10 +137,10 @@ def _importance(
 @contextmanager
 def _material(request: Request) -> Iterator[Material]:
     if request.calibrate:
-        yield given(request.calibrate, request.ask)
+        yield limited(given(request.calibrate, request.ask), request.samples)
         return
     with street() as material:
-        yield material
+        yield limited(material, request.samples)
 
 
 def _named(manifest: Manifest, old: Manifest, parts: Mapping[str, Made]) -> Manifest:

@@ -10,6 +10,7 @@ from typing import get_args
 from tam_edge.models.evaluate.films import scene_seeds
 from tam_edge.quant.encoder import ExpertType, GraphType
 from tam_edge.quant.language import LanguageType
+from tam_edge.quant.samples import SAMPLES
 from tam_edge.runtime.errors import UsageError
 
 ProjectorType = GraphType
@@ -40,6 +41,8 @@ class Request:
     """Videos that both bundles are asked about; none: those of `calibrate`."""
     ask: tuple[str, ...] = ()
     """What is asked about given videos."""
+    samples: int = SAMPLES
+    """Most questions to calibrate and compare on."""
     imatrix: Path | None = None
     """File with the importance of the language model's inputs; None: measured where `calibrate` is given."""
     error_most: float | None = None

@@ -37,8 +37,8 @@ QUESTIONS = (
 """Asked about given videos; between them they have every task type."""
 STREET_SEED, STREET_SCENES, STREET_QUESTIONS = 424_200, 8, 4
 """First scene, how many, and questions of each: where no videos are given."""
-SAMPLES_MOST = 32
-"""Most questions, each with its frames: more change the figures less than they cost."""
+SAMPLES = 32
+"""How many questions, each with its frames, unless somebody says otherwise: more change figures less than they cost."""
 TOKENS_MOST = 1_024
 """Most visual tokens of a sample; fewer frames are taken where the plan has more."""
 _SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".ts", ".jpg", ".jpeg", ".png", ".webp"})
@@ -84,7 +84,7 @@ def given(paths: Sequence[Path], asked: Sequence[str] = ()) -> Material:
         if not inside:
             raise UsageError(f"{path} holds no video: name a folder with {', '.join(sorted(_SUFFIXES)[:4])} ... files")
         files += inside
-    each = max(1, SAMPLES_MOST // len(files))
+    each = max(1, SAMPLES // len(files))
     chosen = tuple(asked) or QUESTIONS
     picked = [tuple(chosen[(index + step) % len(chosen)] for step in range(each)) for index in range(len(files))]
     asked_of = tuple((file, tuple(dict.fromkeys(some))) for file, some in zip(files, picked, strict=True))
@@ -105,8 +105,18 @@ def street() -> Iterator[Material]:
         yield Material(f"{STREET_SCENES} scenes of the street camera, none of them evaluated on", tuple(asked))
 
 
+def limited(material: Material, most: int) -> Material:
+    """At most `most` questions, of as many videos as possible."""
+    kept: dict[Path, list[str]] = {}
+    turns = max(len(asked) for _, asked in material.asked)
+    pairs = [(path, asked[turn]) for turn in range(turns) for path, asked in material.asked if turn < len(asked)]
+    for path, question in pairs[:most]:
+        kept.setdefault(path, []).append(question)
+    return Material(material.what, tuple((path, tuple(asked)) for path, asked in kept.items()))
+
+
 def samples(bundle: Bundle, material: Material, *, threads: int, progress: Callable[[str], None]) -> list[Sample]:
-    """Plan, decode and prepare every question of `material`, at most SAMPLES_MOST of them.
+    """Plan, decode and prepare every question of `material`.
 
     Raises:
         VideoError: a video cannot be decoded.
@@ -117,9 +127,7 @@ def samples(bundle: Bundle, material: Material, *, threads: int, progress: Calla
         for path, asked in material.asked:
             progress(f"decoding {path.name}")
             with closing(open_video(path, threads=threads)) as video:
-                found += [_sample(parts, video, question) for question in asked[: SAMPLES_MOST - len(found)]]
-            if len(found) >= SAMPLES_MOST:
-                break
+                found += [_sample(parts, video, question) for question in asked]
     return found
 
 

@@ -137,6 +137,29 @@ def test_only_what_is_asked_for_changes(tiny, tmp_path):
     assert not report["details"]["language"]["with_imatrix"]  # 8 bits need none
 
 
+def test_the_source_is_not_touched_where_a_new_file_has_the_name_of_one_of_its_own(tmp_path):
+    """Such as a bundle that holds f16 and Q8_0 and becomes Q8_0 alone, or one whose names say what they are."""
+
+    def add_engine(manifest):
+        first = manifest["language"]["engines"][0]
+        first["precision"] = "f32"
+        names = ("encoder.onnx", "language-q8_0.gguf"), ("language.gguf", "encoder-experts-int8.onnx")
+        for have, name in names:
+            (tmp_path / "bundle" / name).write_bytes((tmp_path / "bundle" / have).read_bytes())
+        spec = first | manifest["encoders"]["eye"]["engines"][0] | {"file": "language-q8_0.gguf", "backend": "gguf"}
+        manifest["language"]["engines"].append(spec)
+        other = manifest["encoders"]["eye"]["engines"][0] | {key: first[key] for key in ("sha256", "size_bytes")}
+        manifest["encoders"]["eye"]["engines"].append(other | {"file": "encoder-experts-int8.onnx"})
+
+    bundle = make_tiny_bundle(tmp_path / "bundle", change=add_engine)
+    before = hashes(bundle)
+    report = tried(bundle, tmp_path / "B2", experts="int8", language="Q8_0")
+    assert hashes(bundle) == before
+    names = {one["new"]["file"] for one in report["files"]}
+    assert {"language-q8_0.gguf", "encoder-experts-int8.onnx"} <= names
+    load_bundle(tmp_path / "B2", verify=True)
+
+
 def test_the_types_are_chosen_for_a_device(tiny, tmp_path):
     """Projectors of 768 numbers have nothing to make smaller, so they are no choice."""
     report = tried(tiny, tmp_path / "B2", target_bytes=2**33)
