@@ -40,13 +40,13 @@ def quantise(request: Request, progress: Progress = lambda _: None) -> dict[str,
     source = load_bundle(request.bundle)
     with ExitStack() as stack:
         material = stack.enter_context(_material(request))
+        compared = limited(given(request.compare, request.ask), request.samples) if request.compare else material
         with building(source, request.out) as folder:
             found = samples(source, material, threads=request.threads, progress=progress)
             with Chain(source, request.threads) as original:
                 made = references(original, found, progress)
                 report = _build(request, source, folder, original, made, material.what, progress)
         load_bundle(request.out, verify=True)
-        compared = limited(given(request.compare, request.ask), request.samples) if request.compare else material
         paths = (source.path, request.out)
         report["agreement"] = agreement(*paths, compared, threads=request.threads, progress=progress)
     report["accuracy"] = None

@@ -185,6 +185,7 @@ def test_the_types_are_chosen_for_a_device(tiny, tmp_path):
         ({"language": "Q4_0", "imatrix": Path("no.dat")}, "--imatrix no.dat is not there"),
         ({"language": "Q8_0", "report": Path("/no/such/r.html")}, "cannot write /no/such/r.html"),
         ({"language": "Q8_0", "calibrate": (Path("none.mp4"),)}, "none.mp4 is not there"),
+        ({"language": "Q8_0", "compare": (Path("none.mp4"),)}, "none.mp4 is not there"),
         ({"projectors": "int8"}, "nothing to make smaller"),
     ],
 )
