@@ -9,8 +9,8 @@ from tam_edge.export.facts import BundleFacts
 from tam_edge.export.graph import WEIGHTS_SUFFIX
 from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
-from tam_edge.export.peak import Inputs, graph_peak_bytes, language_peak_bytes
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
+from tam_edge.quant.peak import Inputs, graph_peak_bytes, language_peak_bytes
 from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import (
     EncoderSpec,

@@ -1,4 +1,7 @@
-"""Smaller engines: int8 and int4 ONNX graphs, GGUF types, calibration, and what each step costs in accuracy.
+"""Smaller bundles and what they lose: `tam-edge quantize`.
 
-So far the Inductor's: the bundle's other engines hold the precisions that ``tam_edge.export`` writes itself.
+Reading order: request, samples (calibration data), chain and baseline (the original, stage by stage); rounding (number
+formats), graph, experts, dense, rewrite (ONNX graphs), layers, keep, encoder (error layer by layer, and which get more
+bits); imatrix and language (GGUF); peak, parts, target, candidates; bundle (all or nothing), speed, agreement; then
+quantise, which joins them, picture, report and cli, which show it. onnx_int8 is the Inductor's own.
 """

@@ -13,12 +13,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tam_edge.quant.rounding import to_int8
+
 SMALLEST = 65_536
 """Weights with fewer numbers stay as they are: they weigh nothing, and heads and norms feel rounding most."""
 
 _BLOCKS = (128, 64, 32, 16)  # inputs that share a scale; the largest that divides their number
 _INT8_PRODUCTS = 4  # MatMulNBits' accuracy_level: activations are rounded to 8 bits, block by block
-_MIDDLE, _MOST = 128, 127
+_MIDDLE = 128
 
 
 def weights_to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,9 +60,11 @@ def _product(
     if block is None:
         return [node]
     rows = matrix.T.reshape(outputs, inputs // block, block)
-    scales, numbers = _rounded(rows)
+    scales, numbers = to_int8(rows)
     name = node.input[1]
-    made[f"{name}.int8"] = numpy_helper.from_array((numbers + _MIDDLE).astype(np.uint8), f"{name}.int8")
+    made[f"{name}.int8"] = numpy_helper.from_array(
+        (numbers.astype(np.int16) + _MIDDLE).astype(np.uint8), f"{name}.int8"
+    )
     made[f"{name}.scales"] = numpy_helper.from_array(scales.reshape(-1), f"{name}.scales")
     product = helper.make_node(
         "MatMulNBits",
@@ -80,9 +84,9 @@ def _product(
 def _lookup(
     node: onnx.NodeProto, table: NDArray[np.float32], made: dict[str, onnx.TensorProto]
 ) -> list[onnx.NodeProto]:
-    scales, numbers = _rounded(table)
+    scales, numbers = to_int8(table)
     name, output = node.input[0], node.output[0]
-    made[f"{name}.int8"] = numpy_helper.from_array(numbers.astype(np.int8), f"{name}.int8")
+    made[f"{name}.int8"] = numpy_helper.from_array(numbers, f"{name}.int8")
     made[f"{name}.scales"] = numpy_helper.from_array(scales, f"{name}.scales")
     numbers_of, numbers_as_float, scales_of = (f"{output}.{part}" for part in ("int8", "float", "scales"))
     return [
@@ -91,10 +95,3 @@ def _lookup(
         helper.make_node("Gather", [f"{name}.scales", node.input[1]], [scales_of], name=f"{node.name}.scales"),
         helper.make_node("Mul", [numbers_as_float, scales_of], [output], name=node.name),
     ]
-
-
-def _rounded(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scales [..., 1] and whole numbers -127..127 of rows [..., n]."""
-    scales = np.abs(rows).max(axis=-1, keepdims=True) / _MOST
-    scales[scales == 0] = 1.0
-    return scales.astype(np.float32), np.clip(np.round(rows / scales), -_MOST, _MOST)

@@ -23,10 +23,10 @@ from tam_edge.export.facts import BundleFacts
 from tam_edge.export.inductor import ENGINE_FILE, InductorExport
 from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityError
-from tam_edge.export.peak import graph_peak_bytes, language_peak_bytes
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
+from tam_edge.quant.peak import graph_peak_bytes, language_peak_bytes
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.routing import Routing

@@ -132,6 +132,7 @@ EVAL = ("eval", "synthetic", "--seed", "990001")
         ("export", ("export", "nano", "--run", "run", "--out", "bundle")),
         ("export", ("train", "study", "--run", "run", "--out", "study")),
         ("export", ("export", "study", "--study", "study", "--out", "bundles")),
+        ("export", ("quantize", "bundle", "--out", "small", "--vision", "int8")),
         ("export", (*EVAL, "--ablate", "lowest-2")),
         ("figures", (*EVAL, "--ablate", "fixed", "--figures", "folder")),
     ],

@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 from tam_edge.export import graph, manifest
 from tam_edge.export.cli import app
 from tam_edge.export.inductor import InductorExport, check_questions
-from tam_edge.export.peak import language_bytes, language_peak_bytes
 from tam_edge.export.pretrained import bundle as writing
 from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
@@ -29,6 +28,7 @@ from tam_edge.export.pretrained.inductor import take_inductor
 from tam_edge.export.pretrained.weights import load_vision
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_tokenizer import encode
+from tam_edge.quant.peak import language_bytes, language_peak_bytes
 from tam_edge.runtime import Bundle, FramesInMemory, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.consistency import problems

@@ -24,7 +24,6 @@ from tam_edge.export.manifest import (
     projector_file,
     projector_specs,
 )
-from tam_edge.export.peak import language_bytes
 from tam_edge.export.place import building, check_place
 from tam_edge.export.pretrained.folder import CheckpointError, CheckpointFolder, open_checkpoint
 from tam_edge.export.pretrained.inductor import TakenInductor, take_inductor
@@ -40,6 +39,7 @@ from tam_edge.export.pretrained.weights import (
 )
 from tam_edge.export.projector import LineBreaks, projector_graph
 from tam_edge.export.vision import vision_graph
+from tam_edge.quant.peak import language_bytes
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError, UsageError

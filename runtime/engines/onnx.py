@@ -69,6 +69,8 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options.enable_cpu_mem_arena = False
     # Waiting threads that spin would slow the decoder and the language model down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # On x86 without VNNI the fast 8-bit products overflow; this takes slower exact ones there, and nothing elsewhere.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

@@ -1,6 +1,6 @@
 """Peak memory of one engine, measured in a process of its own: what ran before would hide in the peak.
 
-    python -m tam_edge.export.peak '{"path": ..., "backend": "gguf", "context": 2048}'
+    python -m tam_edge.quant.peak '{"path": ..., "backend": "gguf", "context": 2048}'
 
 The library itself is loaded before the count starts; several engines share it.
 """
@@ -64,7 +64,7 @@ def language_bytes(file_bytes: int, config: LanguageConfig, context: int, *, exa
 
 
 def _in_a_child(task: dict[str, Any]) -> int:
-    command = [sys.executable, "-m", "tam_edge.export.peak", json.dumps(task)]
+    command = [sys.executable, "-m", "tam_edge.quant.peak", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
