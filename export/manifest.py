@@ -98,10 +98,12 @@ def _encoder(folder: Path, facts: BundleFacts, vision: VisionConfig) -> EncoderS
 def _projector(folder: Path, expert: int, grid: int, config: TallVAConfig) -> ProjectorSpec:
     path = folder / projector_file(grid)
     features = ("float32", (CHUNK_FRAMES, config.vision.grid_side**2, config.vision.width))
-    if config.projector.position is None:
-        return ProjectorSpec(expert=expert, engines=(_graph(path, {"features": features}),))
-    inputs: Inputs = {"features": features, "time_fraction": ("float32", (CHUNK_FRAMES,))}
-    return ProjectorSpec(expert=expert, inputs=("features", "time_fraction"), engines=(_graph(path, inputs),))
+    inputs: Inputs = {"features": features}
+    if config.projector.change:
+        inputs["previous_features"] = features
+    if config.projector.position is not None:
+        inputs["time_fraction"] = ("float32", (CHUNK_FRAMES,))
+    return ProjectorSpec(expert=expert, inputs=tuple(inputs), engines=(_graph(path, inputs),))
 
 
 def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> LanguageSpec:
