@@ -124,10 +124,12 @@ def projector_specs(folder: Path, config: TallVAConfig) -> dict[int, ProjectorSp
 
 def _projector(path: Path, expert: int, config: TallVAConfig) -> ProjectorSpec:
     features = ("float32", (CHUNK_FRAMES, config.vision.grid_side**2, config.vision.width))
-    if config.projector.position is None:
-        return ProjectorSpec(expert=expert, engines=(graph_engine(path, {"features": features}),))
-    inputs: Inputs = {"features": features, "time_fraction": ("float32", (CHUNK_FRAMES,))}
-    return ProjectorSpec(expert=expert, inputs=("features", "time_fraction"), engines=(graph_engine(path, inputs),))
+    inputs = {"features": features}
+    if config.projector.change:
+        inputs["previous_features"] = features
+    if config.projector.position is not None:
+        inputs["time_fraction"] = ("float32", (CHUNK_FRAMES,))
+    return ProjectorSpec(expert=expert, inputs=tuple(inputs), engines=(graph_engine(path, inputs),))
 
 
 def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> LanguageSpec:

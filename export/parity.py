@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.moe import MoEMLP, gate_logits
-from tam_edge.models.projector import Projectors
+from tam_edge.models.projector import Projectors, frames_before
 from tam_edge.models.vision import VisionTransformer
 from tam_edge.runtime.engines import Engine, LanguageEngine
 from tam_edge.runtime.errors import TamEdgeError
@@ -82,10 +82,12 @@ def compare_projector(
     Raises:
         ParityError: it is larger than FEATURE_TOLERANCE.
     """
-    inputs = {"features": features, "time_fraction": times}
+    seen = torch.from_numpy(features)
+    previous = frames_before(seen)
+    inputs = {"features": features, "previous_features": previous.numpy(), "time_fraction": times}
     got = engine.run({name: inputs[name] for name in engine.input_names})[0]
     with torch.inference_mode():
-        expected = projectors(torch.from_numpy(features), grid, torch.from_numpy(times))
+        expected = projectors(seen, grid, torch.from_numpy(times), previous)
     error = float(np.abs(got - expected.numpy()).max())
     _require(f"visual tokens of grid {grid}", error, FEATURE_TOLERANCE, got.size)
     return error

@@ -1,7 +1,8 @@
 """One projector expert as an ONNX graph, its pooling and its position embedding inside.
 
-features float32 [N, S*S, D] (and time_fraction float32 [N]) -> tokens float32 [N, grid*grid, d], N free; a checkpoint
-with line breaks has one more token after every row, or after every frame.
+features float32 [N, S*S, D] (and, where tokens are told their time and what has changed, time_fraction float32 [N] and
+previous_features float32 [N, S*S, D]) -> tokens float32 [N, grid*grid, d], N free; a checkpoint with line breaks has one
+more token after every row, or after every frame.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from tam_edge.export.graph import Attribute, Graph, Shape
 from tam_edge.models.projector import (
+    ChangeEmbedding,
     PositionEmbedding,
     ProjectorExpert,
     Projectors,
@@ -49,11 +51,17 @@ def projector_graph(
     expert = projectors.experts[config.grids.index(grid)]
     assert isinstance(expert, ProjectorExpert)
     graph = Graph()
-    if config.order == "pool-then-project":
-        x = _expert(graph, _pool(graph, "features", grid_side, grid, config.input_width), expert)
-    else:
-        x = _pool(graph, _expert(graph, "features", expert), grid_side, grid, config.output_width)
     inputs: dict[str, Shape] = {"features": ("N", grid_side * grid_side, config.input_width)}
+    x = "features"
+    if projectors.change is not None:
+        inputs["previous_features"] = inputs["features"]
+        x = graph.node("Concat", ["features", "previous_features"], "both", attributes={"axis": 0})  # [2N, S*S, D]
+    if config.order == "pool-then-project":
+        x = _expert(graph, _pool(graph, x, grid_side, grid, config.input_width), expert)
+    else:
+        x = _pool(graph, _expert(graph, x, expert), grid_side, grid, config.output_width)
+    if projectors.change is not None:
+        x = _with_change(graph, x, grid * grid, config.output_width, projectors.change)
     if projectors.position is not None:
         inputs["time_fraction"] = ("N",)
         x = graph.node("Add", [x, _position(graph, projectors.position, grid)], "marked")
@@ -97,6 +105,17 @@ def _expert(graph: Graph, x: str, expert: ProjectorExpert) -> str:
     hidden = graph.linear(x, "linear_1", expert.linear_1.weight, expert.linear_1.bias)
     hidden = graph.node("Gelu", [hidden], "gelu", attributes={"approximate": "none"})
     return graph.linear(hidden, "linear_2", expert.linear_2.weight, expert.linear_2.bias)
+
+
+def _with_change(graph: Graph, both: str, tokens: int, width: int, change: ChangeEmbedding) -> str:
+    """[2N, g*g, d], frames and then those before them -> [N, g*g, d] with what has changed."""
+    stacked = graph.reshape(both, "change.both", [2, -1, tokens, width])
+    now, before = (
+        graph.node("Gather", [stacked, graph.constant(f"change.{name}.index", np.array(index, np.int64))], name)
+        for index, name in enumerate(("now", "before"))
+    )
+    difference = graph.node("Sub", [now, before], "change.difference")
+    return graph.node("Add", [now, graph.linear(difference, "change", change.linear.weight, None)], "changed")
 
 
 def _position(graph: Graph, position: PositionEmbedding, grid: int) -> str:

@@ -71,6 +71,8 @@ class ProjectorConfig:
     """The two do not commute: TAM's text pools first, LLaVA's checkpoints project first."""
     position: PositionConfig | None = None
     """Embedding of (x, y, t/T) added to each visual token; None leaves tokens unmarked."""
+    change: bool = False
+    """Whether each visual token also tells how its place differs from the same one in the frame before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ NANO = TallVAConfig(
         output_width=256,
         order="pool-then-project",
         position=PositionConfig(bands=8, hidden=256),
+        change=True,
     ),
     language=LanguageConfig(
         vocab_size=1200,

@@ -47,42 +47,77 @@ class PositionEmbedding(nn.Module):
         return out
 
 
+class ChangeEmbedding(nn.Module):
+    """Linear map of how a visual token differs from that of the same place in the frame before.
+
+    Without it a decoder has to find each pair of frames and take the difference itself: of some hundred arrivals of
+    each colour it learned next to nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=False)
+        nn.init.orthogonal_(self.linear.weight)  # as large as the difference, in other channels
+
+    def forward(self, tokens: Tensor, before: Tensor) -> Tensor:
+        """Tokens of N frames and of the frame before each, both [N, grid*grid, d] -> [N, grid*grid, d]."""
+        out: Tensor = self.linear(tokens - before)
+        return out
+
+
 class Projectors(nn.Module):
-    """One expert per grid of the ladder and the position embedding they share."""
+    """One expert per grid of the ladder and the embeddings of position and change they share."""
 
     def __init__(self, config: ProjectorConfig) -> None:
         super().__init__()
         self.config = config
         self.experts = nn.ModuleList(ProjectorExpert(config.input_width, config.output_width) for _ in config.grids)
         self.position = PositionEmbedding(config.position, config.output_width) if config.position else None
+        self.change = ChangeEmbedding(config.output_width) if config.change else None
 
-    def forward(self, features: Tensor, grid: int, time_fraction: Tensor | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, grid: int, time_fraction: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
         """Visual tokens of N frames.
 
         Args:
             features: patch features [N, S*S, D].
             grid: tokens per side; one of `config.grids`, it chooses the expert.
             time_fraction: t/T of each frame [N], needed where the config has a position embedding.
+            previous: patch features [N, S*S, D] of the frame before each, for a clip's first frame its own; needed
+                where the config has a change embedding.
 
         Returns:
             [N, grid*grid, d], row by row.
 
         Raises:
-            ValueError: no such grid, or no times where they are needed.
+            ValueError: no such grid, or no times or previous features where they are needed.
         """
+        tokens = self._project(features, grid)
+        marked = tokens
+        if self.change is not None:
+            if previous is None:
+                raise ValueError("previous is needed: this projector marks each token with what has changed")
+            marked = marked + self.change(tokens, self._project(previous, grid)).to(tokens.dtype)
+        if self.position is not None:
+            if time_fraction is None:
+                raise ValueError("time_fraction is needed: this projector marks each token with its time")
+            marked = marked + self.position(grid, time_fraction).to(tokens.dtype)
+        return marked
+
+    def _project(self, features: Tensor, grid: int) -> Tensor:
         if grid not in self.config.grids:
             raise ValueError(f"grid {grid} is not on the ladder {self.config.grids}")
         expert = self.experts[self.config.grids.index(grid)]
         if self.config.order == "pool-then-project":
             tokens: Tensor = expert(pool(features, grid))
-        else:
-            tokens = pool(expert(features), grid)
-        if self.position is None:
             return tokens
-        if time_fraction is None:
-            raise ValueError("time_fraction is needed: this projector marks each token with its time")
-        embedding: Tensor = self.position(grid, time_fraction)
-        return tokens + embedding.to(tokens.dtype)
+        return pool(expert(features), grid)
+
+
+def frames_before(frames: Tensor) -> Tensor:
+    """The frame before each of [N, ...], for the first one itself."""
+    return torch.cat((frames[:1], frames[:-1]))
 
 
 def pool(features: Tensor, grid: int) -> Tensor:

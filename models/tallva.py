@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.moe import MoEMLP
-from tam_edge.models.projector import Projectors
+from tam_edge.models.projector import Projectors, frames_before
 from tam_edge.models.vision import VisionTransformer
 
 
@@ -36,7 +36,7 @@ class TallVA(nn.Module):
     def visual_tokens(self, pixels: Tensor, grid: int, time_fraction: Tensor | None = None) -> Tensor:
         """Visual tokens [N*grid*grid, d] of N frames in time order; `pixels` [N, 3, px, px], times t/T [N]."""
         features = self.vision(pixels).features
-        tokens: Tensor = self.projectors(features, grid, time_fraction)
+        tokens: Tensor = self.projectors(features, grid, time_fraction, frames_before(features))
         return tokens.flatten(0, 1)
 
     def prompt_embeddings(self, before: Tensor, visual: Tensor, after: Tensor) -> Tensor:

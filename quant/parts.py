@@ -150,14 +150,19 @@ def _projector_feeds(features: Sequence[PatchFeatures], spec: ProjectorSpec) -> 
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(CALIBRATION_FRAMES, len(frames))).round().astype(int))
     times = np.linspace(0, 1, len(chosen), dtype=np.float32)
     values: list[dict[str, NDArray[np.float32]]] = [
-        {"features": frames[index : index + 1], "time_fraction": times[step : step + 1]}
+        {
+            "features": frames[index : index + 1],
+            "previous_features": frames[max(0, index - 1) : max(1, index)],
+            "time_fraction": times[step : step + 1],
+        }
         for step, index in enumerate(chosen)
     ]
     return [{name: one[name] for name in spec.inputs} for one in values]
 
 
 def _projector_shapes(spec: ProjectorSpec, encoder: EncoderSpec) -> Inputs:
-    shapes = {"features": (CHUNK_FRAMES, encoder.grid_side**2, encoder.width), "time_fraction": (CHUNK_FRAMES,)}
+    features = (CHUNK_FRAMES, encoder.grid_side**2, encoder.width)
+    shapes = {"features": features, "previous_features": features, "time_fraction": (CHUNK_FRAMES,)}
     return {name: ("float32", shapes[name]) for name in spec.inputs}
 
 

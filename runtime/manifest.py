@@ -87,8 +87,9 @@ class ProjectorSpec(Entry):
 
     expert: PositiveInt
     """Number of the projector expert, 1 for the largest grid."""
-    inputs: tuple[Literal["features", "time_fraction"], ...] = ("features",)
-    """Inputs of the graph; time_fraction is float32 [N], each frame's time over the clip's duration, 0 to 1."""
+    inputs: tuple[Literal["features", "previous_features", "time_fraction"], ...] = ("features",)
+    """Inputs of the graph; time_fraction is float32 [N], each frame's time over the clip's duration, 0 to 1;
+    previous_features those of the frame of the plan before each, for the first frame its own."""
     engines: Engines
     """Files that hold this expert, preferred first."""
 

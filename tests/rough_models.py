@@ -17,7 +17,7 @@ from tam_edge.models.tallva import TallVA
 
 VISION = VisionConfig(image_px=58, patch_px=14, width=32, layers=3, heads=4, mlp_width=48, post_norm=True)
 """A 4x4 grid with 2 px left over at the edge, as so400m has 6."""
-PROJECTOR = ProjectorConfig((4, 3, 2), 32, 64, "pool-then-project", PositionConfig(bands=3, hidden=24))
+PROJECTOR = ProjectorConfig((4, 3, 2), 32, 64, "pool-then-project", PositionConfig(bands=3, hidden=24), change=True)
 LANGUAGE = LanguageConfig(
     vocab_size=360, width=64, layers=3, heads=4, kv_heads=2, ffn_width=96, rope_theta=5000.0, tied=True, context=256
 )

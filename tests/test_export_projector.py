@@ -21,6 +21,11 @@ SIDE = 4
 DRAW = np.random.default_rng(4)
 FEATURES = DRAW.normal(size=(5, SIDE * SIDE, 32)).astype(np.float32)
 TIMES = np.array([0.0, 0.137, 0.5, 0.99, 1.0], np.float32)
+INPUTS = {
+    "features": FEATURES,
+    "previous_features": np.concatenate((FEATURES[:1], FEATURES[:-1])),
+    "time_fraction": TIMES,
+}
 
 
 def _projectors(**changes: object) -> Projectors:
@@ -38,15 +43,16 @@ def _engine(model: onnx.ModelProto, folder: Path) -> OnnxEngine:
 @pytest.mark.parametrize("grid", PROJECTOR.grids)
 @pytest.mark.parametrize("order", ["pool-then-project", "project-then-pool"])
 @pytest.mark.parametrize("position", [PROJECTOR.position, None])
-def test_graph_computes_the_module(tmp_path: Path, grid: int, order: str, position: object) -> None:
-    projectors = _projectors(order=order, position=position)
+@pytest.mark.parametrize("change", [True, False])
+def test_graph_computes_the_module(tmp_path: Path, grid: int, order: str, position: object, change: bool) -> None:
+    projectors = _projectors(order=order, position=position, change=change)
     engine = _engine(projector_graph(projectors, grid, SIDE), tmp_path)
-    assert engine.input_names == (("features",) if position is None else ("features", "time_fraction"))
+    marks = [*["previous_features"] * change, *["time_fraction"] * (position is not None)]
+    assert engine.input_names == ("features", *marks)
     error = compare_projector(projectors, grid, engine, FEATURES, TIMES)
     assert error < FEATURE_TOLERANCE / 5
-    assert engine.run({name: {"features": FEATURES, "time_fraction": TIMES}[name] for name in engine.input_names})[
-        0
-    ].shape == (5, grid * grid, 64)
+    [tokens] = engine.run({name: INPUTS[name] for name in engine.input_names})
+    assert tokens.shape == (5, grid * grid, 64)
 
 
 @pytest.mark.parametrize("grid", [12, 8, 6, 5, 11, 7])
@@ -111,5 +117,25 @@ def test_comparison_notices_the_wrong_expert(tmp_path: Path) -> None:
 def test_time_reaches_the_tokens(tmp_path: Path, times: np.ndarray) -> None:
     projectors = _projectors()
     engine = _engine(projector_graph(projectors, 2, SIDE), tmp_path)
-    same, other = (engine.run({"features": FEATURES, "time_fraction": t})[0] for t in (TIMES, times))
+    same, other = (engine.run({**INPUTS, "time_fraction": t})[0] for t in (TIMES, times))
     assert np.abs(same - other).max() > 0.01
+
+
+def test_a_frame_like_the_one_before_says_nothing_of_change(tmp_path: Path) -> None:
+    projectors = _projectors()
+    engine = _engine(projector_graph(projectors, 2, SIDE), tmp_path)
+    still, [other] = engine.run({**INPUTS, "previous_features": FEATURES})[0], engine.run(INPUTS)
+    projectors.change = None
+    unmarked = projectors(torch.from_numpy(FEATURES), 2, torch.from_numpy(TIMES)).detach().numpy()
+    np.testing.assert_allclose(still, unmarked, atol=FEATURE_TOLERANCE / 5)
+    np.testing.assert_array_equal(still[0], other[0])  # the first frame has none before it
+    assert np.abs(still[1:] - other[1:]).max(axis=(1, 2)).min() > 0.01
+
+
+def test_comparison_notices_the_frame_behind_instead_of_the_one_before(tmp_path: Path) -> None:
+    projectors = _projectors()
+    model = projector_graph(projectors, 3, SIDE)
+    [difference] = [node for node in model.graph.node if node.name == "change.difference"]
+    difference.input[:] = difference.input[::-1]
+    with pytest.raises(ParityError, match="grid 3"):
+        compare_projector(projectors, 3, _engine(model, tmp_path), FEATURES, TIMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,19 @@ from tam_edge.models.recipe.glances import Glances, Named, find_glances, named_w
 from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.language import SYMBOLS, answer_loss, train_on_symbols
 from tam_edge.models.recipe.notes import (
+    CAME,
+    CHANGED,
     COLOURS,
     DOINGS,
     EARLY_FIELDS,
     FRAME_FIELDS,
     LATE_FIELDS,
+    NOTHING,
     PERSON_FIELDS,
     SUBJECTS,
     THERE,
     UNKNOWN,
+    WENT,
     closing_rows,
     early_notes,
     late_notes,
@@ -33,10 +38,11 @@ from tam_edge.models.recipe.notes import (
 )
 from tam_edge.models.recipe.noticing import NOTICING, learn_to_notice, new_reader
 from tam_edge.models.recipe.pack import pack
+from tam_edge.models.recipe.sightings import COMING_AND_GOING, new_events, shown
 from tam_edge.models.recipe.start import LOOKING_BLOCKS, start_looking
 from tam_edge.models.recipe.symbols import turned, view_labels
 from tam_edge.models.recipe.tokenizer import train_tokenizer
-from tam_edge.models.recipe.views import clip_view, still_view
+from tam_edge.models.recipe.views import busy_view, clip_view, still_view
 from tam_edge.models.street import make_scene
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
@@ -86,14 +92,36 @@ def test_notes_never_know_what_is_still_to_come() -> None:
         view = clip_view(scene, "more")
         fields, notes = {**EARLY_FIELDS, **LATE_FIELDS}, torch.cat((early_notes(view), late_notes(view)), -1).tolist()
         assert sum(note[1] > 0 for note in notes) <= len(scene.events)
-        for seconds, note in zip(view.times, notes, strict=True):
+        there = shown(view)
+        for index, (seconds, note) in enumerate(zip(view.times, notes, strict=True)):
             named = dict(zip(fields, note, strict=True))
-            here = {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
+            here = {colour for colour, seen in zip(COLOURS, there[index].tolist(), strict=False) if seen}
             assert {colour for colour in COLOURS if named[f"{colour} stay"] == THERE} == here
+            assert here <= {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
             assert named["here now"] == len(here)
             if not any(event.seconds <= seconds for event in scene.events):
                 assert named["last kind"] in (0, UNKNOWN)
         assert all(note < size for row in notes for note, size in zip(row, fields.values(), strict=True))
+
+
+def test_who_comes_and_goes_is_noted_when_it_shows() -> None:
+    noted = {CAME: 0, WENT: 0, CHANGED: 0}
+    for seed in range(20):
+        view = busy_view(random.Random(seed))
+        there = shown(view)
+        notes = torch.tensor(shown_notes(view).tolist())[:, -len(COMING_AND_GOING) :]
+        assert (notes[0] == NOTHING).all()
+        assert torch.equal(notes[1:] == CAME, there[1:] & ~there[:-1])
+        assert torch.equal(notes[1:] == WENT, there[:-1] & ~there[1:])
+        for kind in noted:
+            noted[kind] += int((notes == kind).sum())
+        stays = {f"person in {colour}": stay for colour, stay in view.scene.stays().items()}
+        for frame, event in new_events(view, there):
+            if event.text.endswith("arrives") and event.subject in stays:
+                assert event.seconds <= view.times[frame]
+                assert not there[frame - 1, COMING_AND_GOING.index(event.subject)]
+    assert noted[CAME] > 100 < noted[WENT]
+    assert noted[CHANGED] > 10
 
 
 def test_a_frame_notes_what_its_labels_show() -> None:

@@ -25,7 +25,7 @@ from tam_edge.models.config import (
 )
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.moe import MLP, MoEMLP, auxiliary_losses, routing_weights, upcycle
-from tam_edge.models.projector import Projectors, fourier_features, pool, token_coordinates
+from tam_edge.models.projector import Projectors, fourier_features, frames_before, pool, token_coordinates
 from tam_edge.models.tallva import TallVA, parameter_counts
 from tam_edge.models.vision import VisionTransformer, upcycle_vision
 
@@ -328,12 +328,30 @@ def test_each_grid_has_its_own_expert_and_shares_the_position_embedding() -> Non
     assert projectors.position.linear_1.weight.grad is not None
 
 
-def test_projector_refuses_an_unknown_grid_and_missing_times() -> None:
+def test_projector_refuses_an_unknown_grid_and_missing_marks() -> None:
     projectors = Projectors(replace(NANO.projector, grids=(4, 3)))
     with pytest.raises(ValueError, match="ladder"):
         projectors(torch.randn(1, 16, 128), 2, torch.zeros(1))
+    frame = torch.randn(1, 16, 128)
     with pytest.raises(ValueError, match="time_fraction"):
-        projectors(torch.randn(1, 16, 128), 3)
+        projectors(frame, 3, previous=frame)
+    with pytest.raises(ValueError, match="previous"):
+        projectors(frame, 3, torch.zeros(1))
+
+
+def test_tokens_tell_what_has_changed_and_the_first_frame_nothing() -> None:
+    projectors = Projectors(ProjectorConfig((4, 2), 8, 12, "pool-then-project", change=True))
+    roughen(projectors)
+    frames = torch.randn(3, 16, 8)
+    frames[2] = frames[1]
+    previous = frames_before(frames)
+    torch.testing.assert_close(previous, frames[[0, 0, 1]])
+    told = projectors(frames, 2, previous=previous)
+    difference = projectors(frames[1:2], 2, previous=frames[1:2]) - projectors(frames[:1], 2, previous=frames[:1])
+    projectors.change, change = None, projectors.change
+    plain = projectors(frames, 2)
+    torch.testing.assert_close(told[[0, 2]], plain[[0, 2]])
+    torch.testing.assert_close(told[1:2], plain[1:2] + change.linear(difference))
 
 
 def test_tokens_know_their_column_row_and_time() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tam_edge.models.config import NANO, LanguageConfig
 from tam_edge.models.language import LanguageModel
+from tam_edge.models.projector import frames_before, pool
 from tam_edge.models.recipe.eye import DenseHeads, dense_loss, frames_of_step
 from tam_edge.models.recipe.joint import project
 from tam_edge.models.recipe.language import answer_loss, right_answers
@@ -141,9 +142,8 @@ def test_pooled_features_project_as_the_model_does(tokenizer: Tokenizer) -> None
     model = TallVA(replace(NANO, language=replace(NANO.language, layers=1)))
     view = random_view(random.Random(5), still=0.0)
     features = torch.randn(len(view.times), 144, NANO.vision.width)
-    from tam_edge.models.projector import pool
-
-    expected = model.projectors(features, view.grid, torch.tensor(view.time_fractions)).flatten(0, 1)
+    times, previous = torch.tensor(view.time_fractions), frames_before(features)
+    expected = model.projectors(features, view.grid, times, previous).flatten(0, 1)
     assert torch.allclose(project(model, pool(features, view.grid), view), expected, atol=1e-5)
 
 

@@ -14,13 +14,11 @@ from tam_edge.apps.cli import run as command
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.models.checkpoint import load_checkpoint
 from tam_edge.models.config import NANO
-from tam_edge.models.language import LanguageModel
-from tam_edge.models.projector import PositionEmbedding
 from tam_edge.models.recipe import features, joint
 from tam_edge.models.recipe.eye import DenseHeads
 from tam_edge.models.recipe.features import FIXED, Store, film, view_of
-from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.nano import ROUTING
+from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.study import ARMS, train_arms
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 from tam_edge.models.vision import VisionTransformer
@@ -44,12 +42,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer: Tokenizer = train_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     vision = VisionTransformer(replace(NANO.vision, experts=1))
-    language = LanguageModel(replace(NANO.language, vocab_size=tokenizer.get_vocab_size()))
-    assert NANO.projector.position is not None
-    position = PositionEmbedding(NANO.projector.position, NANO.language.width)
     for name, modules in (
         ("eye.pt", {"vision": vision, "heads": DenseHeads(NANO.vision.width)}),
-        ("symbols.pt", {"language": language, "position": position, "guidance": Guidance(language, tokenizer)}),
+        ("symbols.pt", new_reader(NANO, tokenizer).modules),
     ):
         torch.save({"modules": {key: module.state_dict() for key, module in modules.items()}}, folder / name)
     (folder / "inductor").mkdir()

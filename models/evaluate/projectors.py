@@ -72,7 +72,9 @@ def _draw_expert(graph: GraphProto, experts: list[Weights], seed: int) -> None:
         helper.make_node("ConstantOfShape", ["shuffle.frames"], ["shuffle.blank"]),
         helper.make_node("RandomUniformLike", ["shuffle.blank"], ["shuffle.drawn"], seed=float(seed)),
         helper.make_node("Mul", ["shuffle.drawn", count], ["shuffle.scaled"]),
-        helper.make_node("Cast", ["shuffle.scaled"], ["shuffle.expert"], to=onnx.TensorProto.INT64),
+        helper.make_node("Cast", ["shuffle.scaled"], ["shuffle.own"], to=onnx.TensorProto.INT64),
+        # A frame and the one before it, where the graph compares the two, go through the same expert.
+        helper.make_node("Concat", ["shuffle.own"] * len(_pictures(graph)), ["shuffle.expert"], axis=0),
     ]
     for name in experts[0]:
         rows = [weights[name] if weights[name].ndim > 1 else weights[name][None] for weights in experts]
@@ -84,6 +86,10 @@ def _draw_expert(graph: GraphProto, experts: list[Weights], seed: int) -> None:
         graph.node.insert(0, node)
     for tensor in [tensor for tensor in graph.initializer if tensor.name in experts[0]]:
         graph.initializer.remove(tensor)
+
+
+def _pictures(graph: GraphProto) -> list[str]:
+    return [given.name for given in graph.input if given.name.endswith("features")]
 
 
 def _experts(models: Mapping[int, onnx.ModelProto]) -> dict[int, Weights]:

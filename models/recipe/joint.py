@@ -22,7 +22,7 @@ from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, cho
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.parallel import my_share
-from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
+from tam_edge.models.recipe.symbols import Symbols, mark, view_labels
 from tam_edge.models.recipe.views import View, random_view
 from tam_edge.models.tallva import TallVA
 
@@ -67,8 +67,9 @@ def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> Tall
     model = TallVA(replace(config, language=sizes, vision=replace(config.vision, experts=1)))
     state = torch.load(run / "symbols.pt", weights_only=True)["modules"]
     model.language.load_state_dict(state["language"])
-    assert model.projectors.position is not None
-    model.projectors.position.load_state_dict(state["position"])
+    for name, module in (("position", model.projectors.position), ("change", model.projectors.change)):
+        assert module is not None
+        module.load_state_dict(state[name])
     return model
 
 
@@ -76,7 +77,7 @@ def project(model: TallVA, pooled: Tensor, view: View) -> Tensor:
     """Visual tokens [T, d] of features that are already pooled to the view's grid."""
     projectors = model.projectors
     expert = projectors.experts[projectors.config.grids.index(view.grid)]
-    return mark_positions(projectors.position, expert(pooled), view)
+    return mark(expert(pooled), view, position=projectors.position, change=projectors.change)
 
 
 def fit_projectors(
@@ -128,7 +129,7 @@ def train_jointly(
 
     def symbolic(view: View) -> Tensor:
         tokens = symbols.tokens(view_labels(view), view.grid, model.language.embed_tokens.weight)
-        return mark_positions(model.projectors.position, tokens, view)
+        return mark(tokens, view, position=model.projectors.position, change=model.projectors.change)
 
     def loss_of_step(step: int) -> Tensor:
         total, lesson = torch.zeros((), device=device), lessons(step / stage.steps)

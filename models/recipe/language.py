@@ -23,7 +23,7 @@ from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
-from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
+from tam_edge.models.recipe.symbols import Symbols
 from tam_edge.models.recipe.views import View, people_view, random_view
 from tam_edge.models.street.question import Question
 
@@ -111,16 +111,11 @@ def train_on_symbols(
 ) -> None:
     """Train, or go on training, decoder and position embedding on symbols; leaves RUN/symbols.pt."""
     reader, device, symbols = new_reader(config, tokenizer), training_device(), Symbols(tokenizer)
-    language, position, guidance = reader.language, reader.position, reader.guidance
-    modules = {"language": language, "position": position, "guidance": guidance}
+    language, guidance = reader.language, reader.guidance
     noticed = torch.load(run / "noticing.pt", weights_only=True)["modules"]
-    for name, module in modules.items():
+    for name, module in reader.modules.items():
         module.load_state_dict(noticed[name])
         module.to(device)
-
-    def visual(view: View) -> Tensor:
-        tokens = symbols.tokens(view_labels(view), view.grid, language.embed_tokens.weight)
-        return mark_positions(position, tokens, view)
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros((), device=device)
@@ -132,7 +127,7 @@ def train_on_symbols(
             asked = choose_questions(view, rng, lesson.questions, lesson.hints)
             packed = pack(tokenizer, view, asked)
             with mixed_precision(device):
-                loss = answer_loss(language, packed, visual(view))
+                loss = answer_loss(language, packed, reader.see(symbols, view))
                 guided = loss + guidance.loss(view, asked, packed)
             (guided / VIEWS_PER_STEP).backward()
             total += loss.detach() / VIEWS_PER_STEP
@@ -144,9 +139,9 @@ def train_on_symbols(
 
     def _views(kind: str, still: float) -> Callable[[], list[tuple[View, Tensor]]]:
         views = [random_view(random.Random(f"evaluation-{seed}-{kind}-{i}"), still) for i in range(EVALUATION_VIEWS)]
-        return lambda: [(view, visual(view)) for view in views]
+        return lambda: [(view, reader.see(symbols, view)) for view in views]
 
-    run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
+    run_stage(stage, reader.modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
 
 
 @torch.no_grad()

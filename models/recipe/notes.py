@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tam_edge.models.language import LanguageModel
+from tam_edge.models.recipe.sightings import COMING_AND_GOING, new_events, shown
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.layout import Placed, place_all
 from tam_edge.models.street.world import (
@@ -35,12 +35,14 @@ from tam_edge.models.street.world import (
 
 FRAME_BLOCK, EARLY_BLOCK, LATE_BLOCK = 0, 1, 2  # after which notes must be readable; those behind are there to read
 UNKNOWN = -100
-NOTHING_NEW_WEIGHT = 0.2
+NOTHING_NEW_WEIGHT, NOTHING_NEWS_WEIGHT = 0.2, 0.05
 MOST_PEOPLE, MOST_CHANGES, MOST_CARS = 8, 6, 2
 DOINGS = (*ACTIONS, *ARMS, *HELD)
 KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts to rain", "starts to snow", "cyclist")
 SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{colour} car" for colour in COLOURS))
 UNSEEN, THERE, GONE = range(3)
+NOTHING, CAME, WENT, CHANGED = range(4)
+PEOPLE = len(COLOURS)  # who stands first among COMING_AND_GOING
 
 _EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
 FRAME_FIELDS: dict[str, int] = {
@@ -48,10 +50,11 @@ FRAME_FIELDS: dict[str, int] = {
     "cars": MOST_CARS + 1,
     "weather": len(WEATHERS),
     "people": MOST_PEOPLE + 1,
+    **{f"{subject} news": 4 for subject in COMING_AND_GOING},
 }
-"""What a frame shows, at its last token -> how many answers there are."""
+"""What a frame shows, and what has changed, at its last token -> how many answers there are."""
 EARLY_FIELDS: dict[str, int] = {"here now": MOST_PEOPLE + 1, **{f"new {fact}": n for fact, n in _EVENT_FIELDS.items()}}
-"""What one frame and the one before tell, at a frame's last token."""
+"""What that comes to, at a frame's last token."""
 LATE_FIELDS: dict[str, int] = {
     "seen so far": MOST_PEOPLE + 1,
     "most at once": MOST_PEOPLE + 1,
@@ -78,56 +81,70 @@ def closing_rows(view: View) -> Tensor:
 
 def shown_notes(view: View) -> Tensor:
     """[N, FRAME_FIELDS] int64."""
-    return torch.tensor([_shown(view.scene, seconds) for seconds in view.times])
+    there = shown(view)
+    return torch.tensor([[*_shown(view.scene, t, there[i]), *_news(view, there, i)] for i, t in enumerate(view.times)])
 
 
-def _shown(scene: Scene, seconds: float) -> list[int]:
-    here = [stays is not None and stays.holds(seconds) for stays in map(scene.stays().get, COLOURS)]
-    others = [thing is not None and thing.stay.holds(seconds) for thing in (scene.dog, scene.cyclist)]
+def _shown(scene: Scene, seconds: float, there: Tensor) -> list[int]:
+    cyclist = scene.cyclist is not None and scene.cyclist.stay.holds(seconds)
     return [
-        *map(int, (*here, *others)),
+        *map(int, there[:PEOPLE].tolist()),
+        int(there[COMING_AND_GOING.index("dog")]),
+        int(cyclist),
         LIGHTS.index(scene.light_at(seconds)),
         sum(car.stay.holds(seconds) for car in scene.cars),
         WEATHERS.index(scene.weather_at(seconds)),
-        sum(here),
+        int(there[:PEOPLE].sum()),
     ]
+
+
+def _news(view: View, there: Tensor, index: int) -> list[int]:
+    """What came of each of COMING_AND_GOING since the frame before."""
+    if index == 0:
+        return [NOTHING] * len(COMING_AND_GOING)
+    came, went = there[index] & ~there[index - 1], there[index - 1] & ~there[index]
+    news = [CAME if new else WENT if gone else NOTHING for new, gone in zip(came.tolist(), went.tolist(), strict=True)]
+    for person in view.scene.people:
+        if view.times[index - 1] < person.switches <= view.times[index]:
+            news[COLOURS.index(person.colour)] = CHANGED
+    return news
 
 
 def early_notes(view: View) -> Tensor:
     """[N, EARLY_FIELDS] int64."""
-    notes, before = [], view.times[0]
-    for seconds in view.times:
-        new = [event for event in view.scene.events if before < event.seconds <= seconds]
+    there = shown(view)
+    events = new_events(view, there)
+    notes = []
+    for index in range(len(view.times)):
+        new = [event for frame, event in events if frame == index]
         event = (UNKNOWN,) * len(_EVENT_FIELDS) if len(new) > 1 else _event_note(new[0] if new else None)
-        notes.append([view.scene.people_at(seconds), *event])
-        before = seconds
+        notes.append([int(there[index, :PEOPLE].sum()), *event])
     return torch.tensor(notes)
 
 
 def late_notes(view: View) -> Tensor:
     """[N, LATE_FIELDS] int64."""
-    scene = view.scene
+    there, scene = shown(view), view.scene
+    events = new_events(view, there)
     # Frames too far apart leave open which of two things came first.
-    in_order = all(sum(a < event.seconds <= b for event in scene.events) <= 1 for a, b in pairwise(view.times))
+    in_order = len({frame for frame, _ in events}) == len(events)
     switches = {person.colour: person.switches for person in scene.people}
-    seen: set[str] = set()
-    most, notes = 0, []
-    for seconds in view.times:
-        here = {colour for colour, stay in scene.stays().items() if stay.holds(seconds)}
-        seen |= here
-        most = max(most, len(here))
+    seen = there[:, :PEOPLE].cummax(0).values
+    most = there[:, :PEOPLE].sum(1).cummax(0).values
+    notes = []
+    for index, seconds in enumerate(view.times):
         changes = sum(change <= seconds for change in scene.light_changes)
-        note = [len(seen), most, min(MOST_CHANGES, changes)]
-        for colour in COLOURS:
-            note.append(THERE if colour in here else GONE if colour in seen else UNSEEN)
+        note = [int(seen[index].sum()), int(most[index]), min(MOST_CHANGES, changes)]
+        for place, colour in enumerate(COLOURS):
+            note.append(THERE if there[index, place] else GONE if seen[index, place] else UNSEEN)
             note.append(int(switches.get(colour, float("inf")) <= seconds))
-        notes.append(note + (_event_notes(scene, seconds) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)))
+        past = [event for frame, event in events if frame <= index]
+        notes.append(note + (_event_notes(past) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)))
     return torch.tensor(notes)
 
 
-def _event_notes(scene: Scene, seconds: float) -> list[int]:
+def _event_notes(past: list[Event]) -> list[int]:
     """The last event so far, the one before it, and the first one of all."""
-    past = [event for event in scene.events if event.seconds <= seconds]
     wanted = (past[-1] if past else None, past[-2] if len(past) > 1 else None, past[0] if past else None)
     return [part for event in wanted for part in _event_note(event)]
 
@@ -224,6 +241,7 @@ def _mean_loss(logits: Tensor, notes: Tensor, fields: dict[str, int]) -> Tensor:
         if (note == UNKNOWN).all():
             continue
         weights = torch.ones(size, device=part.device)
-        weights[0] = NOTHING_NEW_WEIGHT if name == "new kind" else 1.0
+        if name == "new kind" or name.endswith(" news"):
+            weights[0] = NOTHING_NEW_WEIGHT if name == "new kind" else NOTHING_NEWS_WEIGHT
         losses.append(functional.cross_entropy(part, note, weights, ignore_index=UNKNOWN))
     return torch.stack(losses).sum() / len(fields)

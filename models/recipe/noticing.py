@@ -7,37 +7,49 @@ about what happened after something else has only to find the frame that has not
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.projector import PositionEmbedding
+from tam_edge.models.projector import ChangeEmbedding, PositionEmbedding
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.notes import LATE_BLOCK
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.start import start_looking
-from tam_edge.models.recipe.symbols import Symbols, mark_positions, view_labels
-from tam_edge.models.recipe.views import random_view
+from tam_edge.models.recipe.symbols import Symbols, mark, view_labels
+from tam_edge.models.recipe.views import View, busy_view, random_view
 
 NOTICING = Stage("noticing", steps=2400, muon_lr=2.5e-3, adam_lr=2.5e-3, warmup_steps=30, decay_from=0.3)
 VIEWS_PER_STEP = 8
-STILL, SMALL = 0.1, 0.75  # chances that a view is a picture, and that a clip is cut short
+BUSY = 0.5  # chance that everything in a view comes and goes
+STILL, SMALL = 0.1, 0.75  # chances that another view is a picture, and that another clip is cut short
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What symbols teach: decoder, positions, and the heads that are thrown away."""
+    """What symbols teach: decoder, embeddings of position and change, and the heads that are thrown away."""
 
     language: LanguageModel
     position: PositionEmbedding
+    change: ChangeEmbedding
     guidance: Guidance
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the name it has in a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def see(self, symbols: Symbols, view: View) -> Tensor:
+        """Symbolic visual tokens [T, d] of a view."""
+        tokens = symbols.tokens(view_labels(view), view.grid, self.language.embed_tokens.weight)
+        return mark(tokens, view, position=self.position, change=self.change)
 
 
 def new_reader(config: TallVAConfig, tokenizer: Tokenizer) -> Reader:
@@ -46,7 +58,7 @@ def new_reader(config: TallVAConfig, tokenizer: Tokenizer) -> Reader:
     assert config.projector.position is not None
     language, position = LanguageModel(sizes), PositionEmbedding(config.projector.position, sizes.width)
     start_looking(language)
-    return Reader(language, position, Guidance(language, tokenizer))
+    return Reader(language, position, ChangeEmbedding(sizes.width), Guidance(language, tokenizer))
 
 
 def learn_to_notice(
@@ -55,22 +67,20 @@ def learn_to_notice(
     """Train, or go on training, on notes alone; leaves RUN/noticing.pt."""
     torch.manual_seed(seed)
     reader, device, symbols = new_reader(config, tokenizer), training_device(), Symbols(tokenizer)
-    modules = {"language": reader.language, "position": reader.position, "guidance": reader.guidance}
-    for module in modules.values():
+    for module in reader.modules.values():
         module.to(device)
 
     def loss_of_step(step: int) -> Tensor:
         total = torch.zeros((), device=device)
         for index in my_share(VIEWS_PER_STEP):
-            view = random_view(random.Random(f"noticing-{seed}-{step}-{index}"), STILL, SMALL)
+            rng = random.Random(f"noticing-{seed}-{step}-{index}")
+            view = busy_view(rng) if rng.random() < BUSY else random_view(rng, STILL, SMALL)
             with mixed_precision(device):
-                tokens = symbols.tokens(view_labels(view), view.grid, reader.language.embed_tokens.weight)
-                visual = mark_positions(reader.position, tokens, view).unsqueeze(0)
-                reader.language.hidden_states(visual, blocks=LATE_BLOCK + 1)
+                reader.language.hidden_states(reader.see(symbols, view).unsqueeze(0), blocks=LATE_BLOCK + 1)
                 loss = reader.guidance.notes.loss(view, 0) / VIEWS_PER_STEP
             loss.backward()
             total += loss.detach()
         return total
 
-    run_stage(stage, modules, loss_of_step, run)
+    run_stage(stage, reader.modules, loss_of_step, run)
     return reader

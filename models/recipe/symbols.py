@@ -7,13 +7,15 @@ minutes. Unless they are turned, a word that looks for what is like it finds its
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from tam_edge.models.projector import PositionEmbedding, pool
+from tam_edge.models.projector import ChangeEmbedding, PositionEmbedding, frames_before, pool
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import GROUPS, label_frame
 from tam_edge.runtime.tokenizer import encode_plain
@@ -26,15 +28,17 @@ def turned(words: Tensor) -> Tensor:
     return words.roll(words.shape[-1] // 2, -1)
 
 
+@lru_cache(maxsize=4)  # several lessons read the same view's
 def view_labels(view: View) -> Tensor:
     """The labels of every frame of a view: [N, T, groups] int64."""
     return torch.from_numpy(np.stack([label_frame(view.scene, t) for t in view.times]).astype(np.int64))
 
 
-def mark_positions(position: PositionEmbedding | None, tokens: Tensor, view: View) -> Tensor:
-    """Visual tokens [T, d] of a view: its tokens [N, grid*grid, d], each told its place and time."""
-    assert position is not None
-    marked: Tensor = tokens + position(view.grid, torch.tensor(view.time_fractions, device=tokens.device))
+def mark(tokens: Tensor, view: View, *, position: PositionEmbedding | None, change: ChangeEmbedding | None) -> Tensor:
+    """Visual tokens [T, d] of a view: its tokens [N, grid*grid, d], each told its place and time, and what is new."""
+    assert position is not None and change is not None
+    marked = tokens + change(tokens, frames_before(tokens)).to(tokens.dtype)
+    marked = marked + position(view.grid, torch.tensor(view.time_fractions, device=tokens.device))
     return marked.flatten(0, 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from tam_edge.models.recipe.busy import make_busy
 from tam_edge.models.recipe.grounding import ground_people, ground_places, ground_times
 from tam_edge.models.recipe.nano import ROUTING, TASKS
 from tam_edge.models.street.question import Question
@@ -100,6 +101,16 @@ def people_view(rng: random.Random) -> View:
         still = freeze(scene, rng.random() * scene.duration_seconds)
         if len(still.people) > 1:
             return View(still, (0.0,), PEOPLE_GRID, 0.0, (), tuple(ground_people(still)))
+
+
+def busy_view(rng: random.Random) -> View:
+    """Many coarse frames of a scene in which everything comes and goes, and nothing asked."""
+    scene = make_busy(make_scene(rng.randrange(FIRST_UNSEEN_SEED)), rng)
+    duration = clip_seconds(scene)
+    chosen = route("more", duration, 120, BUDGET, ROUTING)
+    candidates = candidate_times(duration, frame_count(scene), ROUTING)
+    frames = max(1, min(len(candidates), BUDGET // chosen.grid**2))
+    return View(scene, choose_times(candidates, frames), chosen.grid, duration, ())
 
 
 def _ask_often(scene: Scene, again: int) -> list[Question]:

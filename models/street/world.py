@@ -258,7 +258,7 @@ def make_scene(seed: int) -> Scene:
         sign=Sign(rng.choice(WORDS), rng.randrange(10, 100), rng.randrange(3)) if rng.random() < 0.8 else None,
         events=(),
     )
-    return _with_events(scene)
+    return with_events(scene)
 
 
 def _light_changes(rng: random.Random, clock: _Clock) -> tuple[float, ...]:
@@ -312,7 +312,8 @@ def _person(rng: random.Random, clock: _Clock, colours: list[str], spots: list[t
     return Person(colours.pop(), row, column, doing, stay, later, switches)
 
 
-def _with_events(scene: Scene) -> Scene:
+def with_events(scene: Scene) -> Scene:
+    """The scene with all that happens in it, in time order, in `events`."""
     events = [*_comings_and_goings(scene)]
     if scene.cyclist:
         events.append(Event(scene.cyclist.stay.enters, "a cyclist passes", "cyclist"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ class Tam:
         Raises: BundleError if a projector gives tokens of another number or width than the manifest says.
         """
         projector = self._projector(plan)
-        chunks = [self._run(projector, some, plan) for some in features]  # each [N, tokens_per_frame, d]
+        chunks = [
+            self._run(projector, *pair, plan) for pair in _with_previous(features)
+        ]  # each [N, tokens_per_frame, d]
         width = self._bundle.manifest.language.embedding_width
         closing = self._closing()
         return VisualTokens(
@@ -65,8 +67,14 @@ class Tam:
             raise BundleError(self._bundle.path, f"{field}.inputs", message)
         return engine
 
-    def _run(self, projector: Engine, features: PatchFeatures, plan: Plan) -> NDArray[np.float32]:
-        inputs = {"features": features.values, "time_fraction": _time_fractions(features, plan)}
+    def _run(
+        self, projector: Engine, features: PatchFeatures, previous: NDArray[np.float32], plan: Plan
+    ) -> NDArray[np.float32]:
+        inputs = {
+            "features": features.values,
+            "previous_features": previous,
+            "time_fraction": _time_fractions(features, plan),
+        }
         tokens = projector.run({name: inputs[name] for name in projector.input_names})[0]
         per_frame = self._bundle.manifest.routing.rung(plan.grid or 0).tokens_per_frame
         width = self._bundle.manifest.language.embedding_width
@@ -77,6 +85,17 @@ class Tam:
             )
             raise BundleError(self._bundle.path, wrong, message)
         return tokens
+
+
+def _with_previous(chunks: Iterable[PatchFeatures]) -> Iterator[tuple[PatchFeatures, NDArray[np.float32]]]:
+    """Each chunk with the features [N, S * S, D] of the frame before each of its frames, for the first one its own."""
+    last: NDArray[np.float32] | None = None  # [1, S * S, D]
+    for chunk in chunks:
+        if len(chunk.values) == 0:
+            continue
+        before = chunk.values[:1] if last is None else last
+        last = chunk.values[-1:]
+        yield chunk, np.concatenate((before, chunk.values[:-1]))
 
 
 def _time_fractions(features: PatchFeatures, plan: Plan) -> NDArray[np.float32]:
