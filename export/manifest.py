@@ -18,6 +18,7 @@ from tam_edge.runtime.manifest import (
     InductorSpec,
     LanguageSpec,
     Manifest,
+    ProjectorInput,
     ProjectorSpec,
     StrategySpec,
 )
@@ -124,12 +125,16 @@ def projector_specs(folder: Path, config: TallVAConfig) -> dict[int, ProjectorSp
 
 def _projector(path: Path, expert: int, config: TallVAConfig) -> ProjectorSpec:
     features = ("float32", (CHUNK_FRAMES, config.vision.grid_side**2, config.vision.width))
-    inputs = {"features": features}
+    shapes: dict[ProjectorInput, tuple[str, tuple[int, ...]]] = {"features": features}
     if config.projector.change:
-        inputs["previous_features"] = features
+        shapes["previous_features"] = features
     if config.projector.position is not None:
-        inputs["time_fraction"] = ("float32", (CHUNK_FRAMES,))
-    return ProjectorSpec(expert=expert, inputs=tuple(inputs), engines=(graph_engine(path, inputs),))
+        shapes["time_fraction"] = ("float32", (CHUNK_FRAMES,))
+    return ProjectorSpec(
+        expert=expert,
+        inputs=tuple(shapes),
+        engines=(graph_engine(path, {name: shape for name, shape in shapes.items()}),),
+    )
 
 
 def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> LanguageSpec:

@@ -1,8 +1,8 @@
 """One projector expert as an ONNX graph, its pooling and its position embedding inside.
 
 features float32 [N, S*S, D] (and, where tokens are told their time and what has changed, time_fraction float32 [N] and
-previous_features float32 [N, S*S, D]) -> tokens float32 [N, grid*grid, d], N free; a checkpoint with line breaks has one
-more token after every row, or after every frame.
+previous_features float32 [N, S*S, D]) -> tokens float32 [N, grid*grid, d], N free; a checkpoint with line breaks has
+one more token after every row, or after every frame.
 """
 
 from __future__ import annotations

@@ -82,12 +82,15 @@ class EncoderSpec(Entry):
     """Files that hold this encoder, preferred first."""
 
 
+ProjectorInput = Literal["features", "previous_features", "time_fraction"]
+
+
 class ProjectorSpec(Entry):
     """Pooling to one grid and its expert in one graph: features [N, S*S, D] -> tokens [N, grid*grid, d]."""
 
     expert: PositiveInt
     """Number of the projector expert, 1 for the largest grid."""
-    inputs: tuple[Literal["features", "previous_features", "time_fraction"], ...] = ("features",)
+    inputs: tuple[ProjectorInput, ...] = ("features",)
     """Inputs of the graph; time_fraction is float32 [N], each frame's time over the clip's duration, 0 to 1;
     previous_features those of the frame of the plan before each, for the first frame its own."""
     engines: Engines

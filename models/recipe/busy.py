@@ -31,10 +31,9 @@ def make_busy(scene: Scene, rng: random.Random) -> Scene:
     """The same place and people at other times."""
     everybody = (*scene.people, *_others(scene, rng))
     people = tuple(_busy_person(person, scene.duration_seconds, rng) for person in everybody)
-    visitor, dog = (
-        replace(thing, stay=_stay(scene.duration_seconds, rng)) if thing else None
-        for thing in (scene.visitor, scene.dog)
-    )
+    visitor, dog = scene.visitor, scene.dog
+    visitor = replace(visitor, stay=_stay(scene.duration_seconds, rng)) if visitor else None
+    dog = replace(dog, stay=_stay(scene.duration_seconds, rng)) if dog else None
     cars = tuple(replace(car, stay=_stay(scene.duration_seconds, rng)) for car in scene.cars)
     return with_events(replace(scene, people=people, visitor=visitor, dog=dog, cars=cars, events=()))
 

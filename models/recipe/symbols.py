@@ -37,8 +37,8 @@ def view_labels(view: View) -> Tensor:
 def mark(tokens: Tensor, view: View, *, position: PositionEmbedding | None, change: ChangeEmbedding | None) -> Tensor:
     """Visual tokens [T, d] of a view: its tokens [N, grid*grid, d], each told its place and time, and what is new."""
     assert position is not None and change is not None
-    marked = tokens + change(tokens, frames_before(tokens)).to(tokens.dtype)
-    marked = marked + position(view.grid, torch.tensor(view.time_fractions, device=tokens.device))
+    changed: Tensor = change(tokens, frames_before(tokens)).to(tokens.dtype)
+    marked: Tensor = tokens + changed + position(view.grid, torch.tensor(view.time_fractions, device=tokens.device))
     return marked.flatten(0, 1)
 
 
