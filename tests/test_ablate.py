@@ -24,7 +24,9 @@ from tam_edge.runtime.engines.onnx import OnnxEngine
 
 PIXELS = np.random.default_rng(1).standard_normal((6, 3, SIDE * PATCH_PX, SIDE * PATCH_PX)).astype(np.float32)
 FEATURES = np.random.default_rng(2).normal(size=(40, SIDE * SIDE, 32)).astype(np.float32)
+PREVIOUS = np.concatenate((FEATURES[:1], FEATURES[:-1]))
 TIMES = np.linspace(0, 1, 40, dtype=np.float32)
+INPUTS = {"features": FEATURES, "previous_features": PREVIOUS, "time_fraction": TIMES}
 TOLERANCE = 2e-5
 
 
@@ -135,7 +137,7 @@ def with_experts(modules: Projectors, order: list[int]) -> Projectors:
 
 def tokens(modules: Projectors, grid: int) -> np.ndarray:
     with torch.no_grad():
-        return modules(torch.from_numpy(FEATURES), grid, torch.from_numpy(TIMES)).numpy()
+        return modules(torch.from_numpy(FEATURES), grid, torch.from_numpy(TIMES), torch.from_numpy(PREVIOUS)).numpy()
 
 
 def test_finest_and_coarsest_exchange_their_projectors_and_no_others(
@@ -144,7 +146,7 @@ def test_finest_and_coarsest_exchange_their_projectors_and_no_others(
     assert list(PROJECTOR.grids) == [4, 3, 2]
     swapped = with_experts(modules, [2, 1, 0])
     for grid, graph in projectors.swapped(paths).items():
-        found = run(graph, tmp_path, features=FEATURES, time_fraction=TIMES)
+        found = run(graph, tmp_path, **INPUTS)
         np.testing.assert_allclose(found, tokens(swapped, grid), atol=1e-4)
         assert np.allclose(found, tokens(modules, grid), atol=1e-4) == (grid == 3)
 
@@ -166,7 +168,7 @@ def test_shuffled_projectors_draw_one_expert_a_frame(
     modules: Projectors, paths: dict[int, Path], tmp_path: Path
 ) -> None:
     for grid, graph in projectors.shuffled(paths).items():
-        found = run(graph, tmp_path, features=FEATURES, time_fraction=TIMES)
+        found = run(graph, tmp_path, **INPUTS)
         possible = np.stack([tokens(with_experts(modules, [index] * 3), grid) for index in range(3)])
         apart = np.abs(found - possible).max((-1, -2))  # [experts, N]
         assert apart.min(0).max() < 1e-4
@@ -175,7 +177,7 @@ def test_shuffled_projectors_draw_one_expert_a_frame(
 
 def test_untrained_projectors_are_of_the_same_kind(modules: Projectors, paths: dict[int, Path], tmp_path: Path) -> None:
     for grid, graph in projectors.untrained(paths).items():
-        found = run(graph, tmp_path, features=FEATURES, time_fraction=TIMES)
+        found = run(graph, tmp_path, **INPUTS)
         trained = tokens(modules, grid)
         assert 0.3 < found.std() / trained.std() < 3
         assert (

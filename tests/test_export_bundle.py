@@ -60,7 +60,7 @@ def test_manifest_says_what_was_exported(exported: Bundle) -> None:
     encoder = said.encoders["siglip"]
     assert (encoder.image_px, encoder.patch_px, encoder.grid_side, encoder.width) == (58, 14, 4, 32)
     assert {grid: spec.expert for grid, spec in said.projectors.items()} == {4: 1, 3: 2, 2: 3}
-    assert all(spec.inputs == ("features", "time_fraction") for spec in said.projectors.values())
+    assert all(spec.inputs == ("features", "previous_features", "time_fraction") for spec in said.projectors.values())
     assert [engine.precision for engine in said.language.engines] == ["f16", "Q8_0"]
     assert (said.inductor.temperature, said.routing.confidence_threshold) == (1.25, 0.2)
     assert said.training == {"seed": 3, "minutes_eye": 1.5, "minutes_joint": 2.0}

@@ -65,7 +65,7 @@ def test_nano_size() -> None:
     with torch.device("meta"):
         model = TallVA(NANO)
     counts = parameter_counts(model)
-    assert (counts.total, counts.active) == (5_898_624, 4_548_480)
+    assert (counts.total, counts.active) == (5_964_160, 4_614_016)
     assert NANO.vision.grid_side == 12
     assert sum(p.numel() for p in model.projectors.position.parameters()) == 79_104
 

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
-from tiny_bundle import EMBEDDING, LADDER, SIDE, TASKS, WIDTH, make_tiny_bundle
+from onnx import TensorProto, helper, numpy_helper
+from tiny_bundle import EMBEDDING, LADDER, SIDE, TASKS, WIDTH, engine, make_tiny_bundle
 
 from tam_edge.runtime.bundle import load_bundle
 from tam_edge.runtime.errors import BundleError, UsageError
@@ -91,6 +91,42 @@ def test_frames_together_or_one_by_one_are_the_same(parts):
     together, apart = strategy.project([some], plan), strategy.project(one_by_one(some), plan)
     np.testing.assert_allclose(together.embeddings, apart.embeddings, atol=1e-5)
     assert together.frame_tokens == apart.frame_tokens
+
+
+@pytest.mark.parametrize("chunks", [[5], [1, 1, 1, 1, 1], [2, 3], [4, 1]])
+def test_every_frame_is_told_the_one_before_it_whatever_the_chunks(tmp_path, chunks):
+    """A projector that gives the difference of the two: the first frame is told itself, a chunk the last of another."""
+    weight = np.random.default_rng(3).standard_normal((WIDTH, EMBEDDING)).astype(np.float32)
+    shape = ["N", SIDE * SIDE, WIDTH]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sub", ["features", "previous_features"], ["difference"]),
+            helper.make_node("MatMul", ["difference", "weight"], ["tokens"]),
+        ],
+        "difference",
+        [helper.make_tensor_value_info(f"{which}features", TensorProto.FLOAT, shape) for which in ("", "previous_")],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["N", SIDE * SIDE, EMBEDDING])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+
+    def use_graph(manifest):
+        opset = [helper.make_opsetid("", 20)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "difference.onnx")
+        spec = manifest["projectors"][str(SIDE)]
+        spec.update(inputs=["features", "previous_features"], engines=[engine(tmp_path, "difference.onnx")])
+
+    parts = Parts(load_bundle(make_tiny_bundle(tmp_path, change=use_graph)), threads=1, device="cpu")
+    plan = plan_for(parts, grid=SIDE, frames=5)
+    whole = features(plan.timestamps_seconds)
+    ends = np.cumsum(chunks)
+    some = [
+        PatchFeatures(whole.values[a:b], whole.timestamps_seconds[a:b], whole.sources[a:b], whole.encoder)
+        for a, b in zip((0, *ends), ends, strict=False)
+    ]
+    tokens = parts.strategy(plan).project(some, plan).embeddings.reshape(5, SIDE * SIDE, EMBEDDING)
+    assert not tokens[0].any()
+    np.testing.assert_allclose(tokens[1:], np.diff(whole.values, axis=0) @ weight, atol=1e-4)
+    parts.close()
 
 
 def test_time_counts_from_the_start_of_a_window(parts):
