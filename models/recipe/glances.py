@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from tam_edge.models.language import LanguageModel, rotary_angles, rotate
 from tam_edge.models.projector import pool
 from tam_edge.models.recipe.pack import Packed
+from tam_edge.models.recipe.sightings import PEOPLE, SHOWN
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 
 GLANCING_BLOCK, GLANCING_HEAD = 3, 0
-SHOWN = 0.12  # a pooled cell shows what fills at least this part of it
-PEOPLE = ("person", "visitor", "cyclist")
 KIND_OF_WORD = {
     **{word: word for word in ("car", "dog", "cyclist", "sign", "visitor")},
     **dict.fromkeys(("camera", "face", "mouth"), "visitor"),

@@ -6,6 +6,8 @@ departure shows a little before it ends.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.world import COLOURS, Event
 
-SHOWN = 0.1  # a pooled cell shows what fills at least this part of it
+SHOWN = 0.12  # a pooled cell shows what fills at least this part of it
 PEOPLE = ("person", "visitor", "cyclist")
 COMING_AND_GOING = (
     *(f"person in {colour}" for colour in COLOURS),
@@ -26,6 +28,7 @@ COMING_AND_GOING = (
 """Whatever may come and go, as events call it."""
 
 
+@lru_cache(maxsize=4)  # notes of every kind ask
 def shown(view: View) -> Tensor:
     """Which frame shows which of COMING_AND_GOING: [N, 18] bool."""
     labels = view_labels(view)

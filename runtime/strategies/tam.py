@@ -36,7 +36,7 @@ class Tam:
         """
         projector = self._projector(plan)
         chunks = [
-            self._run(projector, *pair, plan) for pair in _with_previous(features)
+            self._run(projector, *pair, plan) for pair in _after_frames(features)
         ]  # each [N, tokens_per_frame, d]
         width = self._bundle.manifest.language.embedding_width
         closing = self._closing()
@@ -68,13 +68,11 @@ class Tam:
         return engine
 
     def _run(
-        self, projector: Engine, features: PatchFeatures, previous: NDArray[np.float32], plan: Plan
+        self, projector: Engine, features: PatchFeatures, before: NDArray[np.float32], plan: Plan
     ) -> NDArray[np.float32]:
-        inputs = {
-            "features": features.values,
-            "previous_features": previous,
-            "time_fraction": _time_fractions(features, plan),
-        }
+        inputs = {"features": features.values, "time_fraction": _time_fractions(features, plan)}
+        if "previous_features" in projector.input_names:
+            inputs["previous_features"] = np.concatenate((before, features.values[:-1]))
         tokens = projector.run({name: inputs[name] for name in projector.input_names})[0]
         per_frame = self._bundle.manifest.routing.rung(plan.grid or 0).tokens_per_frame
         width = self._bundle.manifest.language.embedding_width
@@ -87,15 +85,12 @@ class Tam:
         return tokens
 
 
-def _with_previous(chunks: Iterable[PatchFeatures]) -> Iterator[tuple[PatchFeatures, NDArray[np.float32]]]:
-    """Each chunk with the features [N, S * S, D] of the frame before each of its frames, for the first one its own."""
-    last: NDArray[np.float32] | None = None  # [1, S * S, D]
+def _after_frames(chunks: Iterable[PatchFeatures]) -> Iterator[tuple[PatchFeatures, NDArray[np.float32]]]:
+    """Each chunk with the features [1, S * S, D] of the frame before it, for the first chunk of its own first frame."""
+    last: NDArray[np.float32] | None = None
     for chunk in chunks:
-        if len(chunk.values) == 0:
-            continue
-        before = chunk.values[:1] if last is None else last
+        yield chunk, chunk.values[:1] if last is None else last
         last = chunk.values[-1:]
-        yield chunk, np.concatenate((before, chunk.values[:-1]))
 
 
 def _time_fractions(features: PatchFeatures, plan: Plan) -> NDArray[np.float32]:
