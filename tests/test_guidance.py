@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.recipe.glances import Glances, Named, find_glances, named_words
+from tam_edge.models.recipe.glances import GLANCING_BLOCKS, Glances, Named, find_glances, named_words
 from tam_edge.models.recipe.guidance import Guidance
 from tam_edge.models.recipe.language import SYMBOLS, answer_loss, train_on_symbols
 from tam_edge.models.recipe.notes import (
@@ -163,6 +163,12 @@ def test_words_that_name_something() -> None:
     ]
     assert [word.kinds for word in named_words("what is on the red car?")] == [("car",), ()]
     assert named_words("how many people?") == []
+    assert [(word.group, word.choice) for word in named_words("why did the car stop?")] == [
+        ("kind", "car"),
+        ("kind", "obstacle"),
+    ]
+    texts = named_words("what word is on the sign?"), named_words("read the code on the car")
+    assert [word.kinds for named in texts for word in named if word.group == "character"] == [("sign",), ("car",)]
 
 
 def test_glances_fall_on_the_patches_that_show_the_word(tokenizer: Tokenizer) -> None:
@@ -185,7 +191,7 @@ def test_a_glance_costs_what_the_attention_misses(tokenizer: Tokenizer, language
     view = still_view(make_scene(3), 0.0, 12)
     asked = list(view.asked[:4])
     packed = pack(tokenizer, view, asked)
-    glances = Glances(language)
+    glances = Glances(language, GLANCING_BLOCKS[0])
     visual = torch.randn(packed.visual_tokens, NANO.language.width)
     with torch.no_grad():
         answer_loss(language, packed, visual)

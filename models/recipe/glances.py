@@ -23,13 +23,17 @@ from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 
-GLANCING_BLOCK, GLANCING_HEAD = 3, 0
+GLANCING_BLOCKS, GLANCING_HEAD = (2, 3), 0
 KIND_OF_WORD = {
     **{word: word for word in ("car", "dog", "cyclist", "sign", "visitor")},
     **dict.fromkeys(("camera", "face", "mouth"), "visitor"),
     "animal": "dog",
     "vehicle": "car",
+    # What keeps a car from driving is asked for without its name.
+    **dict.fromkeys(("obstacle", "driver", "stop", "moving", "still", "go", "safe", "safely", "danger"), "obstacle"),
 }
+CODE_WORDS = ("code", "plate", "letter", "digit")
+TEXT_WORDS = ("word", "number", "digits", "text", "everything", "whole", "say")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Named:
     group: str
     """Group of labels, as in `street.labels.GROUPS`."""
     choice: str
-    """The label."""
+    """The label; empty: any."""
     kinds: tuple[str, ...] = ()
     """Kinds of things it may be a label of; empty: any."""
 
@@ -60,6 +64,10 @@ def named_words(text: str) -> list[Named]:
             named.append(Named(match.end(), "expression", word))
         elif word in KIND_OF_WORD:
             named.append(Named(match.end(), "kind", KIND_OF_WORD[word]))
+        elif word in CODE_WORDS:
+            named.append(Named(match.end(), "character", "", ("car",)))
+        elif word in TEXT_WORDS and "sign" in text:
+            named.append(Named(match.end(), "character", "", ("sign",)))
     return named
 
 
@@ -85,7 +93,8 @@ def find_glances(tokenizer: Tokenizer, view: View, asked: list[Question], packed
 
 def _cells_showing(named: Named, labels: Tensor, grid: int) -> Tensor:
     """[N, T, groups] labels -> [N * grid * grid] bool."""
-    patches = labels[..., GROUP_INDEX[named.group]] == CHOICES[named.group][named.choice]
+    shown = labels[..., GROUP_INDEX[named.group]]
+    patches = shown == CHOICES[named.group][named.choice] if named.choice else shown > 0
     if named.kinds:
         kinds = torch.tensor([CHOICES["kind"][kind] for kind in named.kinds])
         patches &= torch.isin(labels[..., GROUP_INDEX["kind"]], kinds)
@@ -93,11 +102,11 @@ def _cells_showing(named: Named, labels: Tensor, grid: int) -> Tensor:
 
 
 class Glances:
-    """Hears what goes into the attention of GLANCING_BLOCK, and says how far one head is from looking right."""
+    """Hears what goes into the attention of one block, and says how far one of its heads is from looking right."""
 
-    def __init__(self, language: LanguageModel) -> None:
+    def __init__(self, language: LanguageModel, block: int) -> None:
         self._config = language.config
-        self._attention = language.attention(GLANCING_BLOCK)
+        self._attention = language.attention(block)
         self._states: Tensor | None = None
         self._attention.register_forward_pre_hook(self._hear)
 

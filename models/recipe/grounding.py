@@ -140,10 +140,11 @@ def _characters(scene: Scene) -> Iterator[Hint]:
 
 def _stories(scene: Scene, rng: random.Random) -> Iterator[Hint]:
     """Lists in order: told one after the other, each item is an answer to "what comes next"."""
-    if len(scene.events) > 1:
-        one, other = rng.sample(scene.events, 2)
-        if one.text != other.text:
-            yield f"{one.text} before {other.text}: so", _yes(one.seconds < other.seconds), 4
+    texts = [event.text for event in scene.events]
+    once = [event for event in scene.events if texts.count(event.text) == 1]
+    if len(once) > 1:
+        one, other = rng.sample(once, 2)
+        yield f"{one.text} before {other.text}: so", _yes(one.seconds < other.seconds), 4
     yield "the story", "; ".join(event.text for event in scene.events) or "nothing", 4
     yield "the lights", " ".join(scene.light_at(seconds) for seconds in (0.0, *scene.light_changes)), 4
     changes = sorted(

@@ -1,18 +1,22 @@
-"""What is taught beside answers, and thrown away after training: notes on frames and people, and where words look."""
+"""What is taught beside answers, and thrown away after training: notes on frames and people, where words look, and what
+an answer rests on.
+"""
 
 from __future__ import annotations
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.recipe.glances import Glances, find_glances
+from tam_edge.models.recipe.findings import Findings
+from tam_edge.models.recipe.glances import GLANCING_BLOCKS, Glances, find_glances
 from tam_edge.models.recipe.notes import Notes
 from tam_edge.models.recipe.pack import Packed
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.question import Question
 
-NOTES_WEIGHT, GLANCES_WEIGHT = 0.6, 0.3
+NOTES_WEIGHT, GLANCES_WEIGHT, FINDINGS_WEIGHT = 0.6, 0.3, 0.2
 
 
 class Guidance(nn.Module):
@@ -20,11 +24,16 @@ class Guidance(nn.Module):
 
     def __init__(self, language: LanguageModel, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.notes = Notes(language)
-        self._glances, self._tokenizer = Glances(language), tokenizer
+        self.notes, self.findings = Notes(language), Findings(language)
+        self._glances = [Glances(language, block) for block in GLANCING_BLOCKS]
+        self._tokenizer = tokenizer
 
     def loss(self, view: View, asked: list[Question], packed: Packed) -> Tensor:
-        """The weighted sum of both losses for the sequence that was just passed."""
+        """The weighted sum of all losses for the sequence that was just passed."""
         total = NOTES_WEIGHT * self.notes.loss(view, len(packed.before))
+        total = total + FINDINGS_WEIGHT * self.findings.loss(view, asked, packed)
         rows, cells = find_glances(self._tokenizer, view, asked, packed)
-        return total + GLANCES_WEIGHT * self._glances.loss(packed, rows, cells) if len(rows) else total
+        if len(rows):
+            losses = [glances.loss(packed, rows, cells) for glances in self._glances]
+            total = total + GLANCES_WEIGHT / len(losses) * torch.stack(losses).sum()
+        return total

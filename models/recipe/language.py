@@ -31,10 +31,11 @@ VIEWS_PER_STEP = 6
 SYMBOLS = Stage("symbols", steps=1600, muon_lr=2.5e-3, adam_lr=2.5e-3, warmup_steps=30, decay_from=0.3)
 EVALUATION_VIEWS = 60
 FAMILY_WEIGHTS = {  # others weigh 1; what is learned at once is asked less, what takes two looks more
-    **dict.fromkeys(("setting", "weather", "mood", "mouth", "title", "view", "gaze"), 0.4),
+    **dict.fromkeys(("setting", "weather", "title", "view", "job", "summary"), 0.4),
+    **dict.fromkeys(("action", "arms", "held", "where", "doubt where", "car colour", "dog action"), 0.6),
     **dict.fromkeys(("doubt mood", "doubt car colour", "doubt dog action", "doubt sign word"), 0.6),
     **dict.fromkeys(("count", "count at once", "count at the end"), 2.0),
-    **dict.fromkeys(("why stopped", "advice", "is safe", "development", "exists", "light changes"), 1.5),
+    **dict.fromkeys(("why stopped", "advice", "is safe", "development", "exists", "light changes"), 2.0),
     **dict.fromkeys(("first", "last", "after", "before", "order", "doubt after"), 2.5),
     **dict.fromkeys(("who does", "is doing", "is mood", "is left", "neighbour", "car code"), 3.0),
 }

@@ -159,7 +159,7 @@ def _ask_times(scene: Scene, rng: random.Random) -> Asked:
         yield "order", {"event": texts[one], "other": texts[other]}, "yes" if one < other else "no"
 
 
-def _spots(scene: Scene) -> dict[str, tuple[str, float]]:
+def lasting_spots(scene: Scene) -> dict[str, tuple[str, float]]:
     """What stays in its place for long enough: name -> (depth, x in fractions of the frame)."""
     spots = {
         f"person in {person.colour}": (person.row, column_x(person.column))
@@ -176,7 +176,7 @@ def _spots(scene: Scene) -> dict[str, tuple[str, float]]:
 
 
 def _ask_places(scene: Scene, rng: random.Random) -> Asked:
-    spots = _spots(scene)
+    spots = lasting_spots(scene)
     for name in rng.sample(sorted(spots), min(3, len(spots))):
         depth, x = spots[name]
         yield "where", {"thing": f"the {name}"}, f"{depth} {SIDES[min(2, int(3 * x))]}"

@@ -1,0 +1,111 @@
+"""What the token that answers should have found out before it answers: what a verdict rests on.
+
+"yes" and "no" say one bit about two facts that have to be found and compared; alone they stay at chance long after
+both facts can be told. So the facts themselves are asked for, one block before the last, where comparing is all that is
+left to do. The heads that read them out are thrown away after training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tam_edge.models.language import LanguageModel
+from tam_edge.models.recipe.glances import Named, named_words
+from tam_edge.models.recipe.notes import DOINGS, UNKNOWN
+from tam_edge.models.recipe.pack import Packed
+from tam_edge.models.recipe.views import View
+from tam_edge.models.street.labels import GRID
+from tam_edge.models.street.question import Question
+from tam_edge.models.street.questions import lasting_spots
+from tam_edge.models.street.world import EXPRESSIONS, OBSTACLES, Scene
+
+TENTHS = 10
+FIELDS: dict[str, int] = {
+    "doing": len(DOINGS),
+    "expression": len(EXPRESSIONS),
+    "obstacle": len(OBSTACLES) + 1,
+    "column": GRID,
+    "other column": GRID,
+    "tenth": TENTHS,
+    "other tenth": TENTHS,
+}
+"""What may have to be found -> how many answers there are; the obstacle's 0 is none."""
+
+_OF_THE_FACE = ("mood", "mouth", "is mood")
+_OF_THE_ROAD = ("why stopped", "advice", "is safe")
+_OF_EVENTS = ("after", "before", "order")
+
+
+def findings(scene: Scene, question: Question) -> tuple[int, ...]:
+    """What answering the question takes, [FIELDS]; UNKNOWN where it is not needed."""
+    found: dict[str, int] = {}
+    text, family = question.text, question.family
+    hint = text.endswith(": so")
+    if family in _OF_EVENTS or (hint and " before " in text):
+        found |= zip(("tenth", "other tenth"), _tenths(scene, text), strict=False)
+    elif family == "is left" or (hint and " left of " in text):
+        where = lasting_spots(scene)
+        found["column"], found["other column"] = (int(where[_thing(word)][1] * GRID) for word in named_words(text))
+    elif family in _OF_THE_FACE or text.startswith("the face "):
+        assert scene.visitor is not None
+        found["expression"] = EXPRESSIONS.index(scene.visitor.expression)
+    elif family in _OF_THE_ROAD:
+        obstacle = scene.cars[0].obstacle
+        found["obstacle"] = OBSTACLES.index(obstacle) + 1 if obstacle else 0
+    elif family == "is doing" or hint:
+        colour = named_words(text)[0].choice
+        found["doing"] = next(DOINGS.index(one.doing) for one in scene.people if one.colour == colour)
+    return tuple(found.get(name, UNKNOWN) for name in FIELDS)
+
+
+def _thing(word: Named) -> str:
+    """A named thing as `lasting_spots` calls it."""
+    return f"person in {word.choice}" if word.group == "colour" else word.choice
+
+
+def _tenths(scene: Scene, text: str) -> list[int]:
+    """The tenth of the clip at which each event named in the text happens, as they are named; at most two."""
+    named = [(_indefinite(text).find(_indefinite(event.text)), event.seconds) for event in scene.events]
+    ordered = sorted((at, seconds) for at, seconds in named if at >= 0)
+    return [min(TENTHS - 1, int(TENTHS * seconds / scene.duration_seconds)) for _, seconds in ordered[:2]]
+
+
+def _indefinite(text: str) -> str:
+    """Questions speak of "the car" that arrives, events of "a car"."""
+    return text.replace("the ", "a ")
+
+
+def answering_rows(packed: Packed) -> Tensor:
+    """Rows [Q] of the sequence from which the first token of each answer is read."""
+    answers = packed.targets >= 0
+    first = answers.clone()
+    first[1:] &= ~answers[:-1]
+    return torch.nonzero(first).flatten() + len(packed.before) + packed.visual_tokens
+
+
+class Findings(nn.Module):
+    """Reads findings out of the decoder's states before its last block; hears these in every forward pass."""
+
+    def __init__(self, language: LanguageModel) -> None:
+        super().__init__()
+        width = language.config.width
+        self.head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(FIELDS.values())))
+        self._states: Tensor | None = None
+        language.layers[language.config.layers - 2].register_forward_hook(self._hear)
+
+    def _hear(self, _: nn.Module, __: object, states: Tensor) -> None:
+        self._states = states[0]
+
+    def loss(self, view: View, asked: list[Question], packed: Packed) -> Tensor:
+        """Mean cross-entropy of what the questions of the last forward pass take; 0 where they take nothing."""
+        assert self._states is not None
+        states = self._states
+        found = torch.tensor([findings(view.scene, question) for question in asked], device=states.device)
+        logits = self.head(states[answering_rows(packed).to(states.device)].float()).float()
+        losses = [
+            functional.cross_entropy(part, answer, ignore_index=UNKNOWN, reduction="sum")
+            for part, answer in zip(logits.split(list(FIELDS.values()), -1), found.unbind(-1), strict=True)
+        ]
+        return torch.stack(losses).sum() / max(1, int((found != UNKNOWN).sum()))
