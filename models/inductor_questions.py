@@ -2,7 +2,8 @@
 
 `written_questions.jsonl`, `wide_questions.jsonl` and `rephrased_questions.jsonl` were written for this project; a
 folder may add labelled public ones. `said_otherwise.jsonl` says every labelled question in other words, five times, and
-is trained on with it; `paraphrases.jsonl` does so for some, in another sitting, and is only ever measured on.
+is trained on with it; `paraphrases.jsonl` does so for some, in another sitting, and is only ever measured on, as are
+the questions of `fresh_questions.jsonl`, written after all the others.
 """
 
 from __future__ import annotations
@@ -16,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parent / "data"
-WRITTEN_FILE, WIDE_FILE, REPHRASED_FILE, SAID_OTHERWISE_FILE, PARAPHRASES_FILE = (
+WRITTEN_FILE, WIDE_FILE, REPHRASED_FILE, SAID_OTHERWISE_FILE, PARAPHRASES_FILE, FRESH_FILE = (
     DATA / f"{name}.jsonl"
-    for name in ("written_questions", "wide_questions", "rephrased_questions", "said_otherwise", "paraphrases")
+    for name in (
+        "written_questions",
+        "wide_questions",
+        "rephrased_questions",
+        "said_otherwise",
+        "paraphrases",
+        "fresh_questions",
+    )
 )
 FOLDS = 5
 
@@ -84,6 +92,11 @@ def read_wide() -> list[LabelledQuestion]:
 def read_rephrased() -> list[LabelledQuestion]:
     """Written questions, and templates of some, that put things the other way round; only trained on."""
     return [_labelled(record | {"source": "rephrased"}) for record in _records(REPHRASED_FILE)]
+
+
+def read_fresh() -> list[tuple[str, int, str | None]]:
+    """Questions that were labelled before any model was asked, with task type and, for some, a paraphrase."""
+    return [(record["question"], record["task"], record.get("paraphrase")) for record in _records(FRESH_FILE)]
 
 
 def said_otherwise(questions: Iterable[LabelledQuestion]) -> list[LabelledQuestion]:

@@ -29,7 +29,8 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 def figures_table(metrics: dict[str, Any]) -> str:
     """The figures of a run, a line each."""
-    said = metrics["paraphrases"]
+    said, otherwise = metrics["paraphrases"], metrics["said_otherwise"]
+    fresh, again = metrics["fresh"], metrics["fresh_paraphrases"]
     lines = [f"{'cross-validated':<28} {'strict':>7} {'or second':>10}"]
     for name in ("", "_public", "_written"):
         if f"accuracy{name}" in metrics:
@@ -38,6 +39,9 @@ def figures_table(metrics: dict[str, Any]) -> str:
     lines += [
         f"calibration error {metrics['calibration_error']:.4f}, the paper's {metrics['calibration_error_paper']:.4f}",
         f"{said['questions']} paraphrases {said['accuracy']:.1%}, their originals {said['accuracy_of_originals']:.1%}",
+        f"{otherwise['questions']} other wordings of all of them {otherwise['accuracy']:.1%}",
+        f"fresh questions {fresh['accuracy']:.1%} of {fresh['questions']}, "
+        f"their paraphrases {again['accuracy']:.1%} of {again['questions']}",
         f"street camera {metrics['street_accuracy']:.2%} of {metrics['street_questions']} questions",
         f"above the threshold of {metrics['threshold']}: {metrics['right_above_threshold']:.1%} of the right answers; "
         f"below it: {metrics['none_below_threshold']:.1%} of what is no question about a video",

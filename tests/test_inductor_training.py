@@ -80,6 +80,8 @@ def test_the_loss_falls_and_the_figures_are_written(trained, bert, tmp_path):
     assert metrics["accuracy"] == metrics["accuracy_written"] > 0.2
     assert "accuracy_public" not in metrics
     assert metrics["paraphrases"]["questions"] == 218
+    assert metrics["said_otherwise"]["questions"] == 5 * metrics["questions"]
+    assert (metrics["fresh"]["questions"], metrics["fresh_paraphrases"]["questions"]) == (169, 78)
     assert sum(bucket["questions"] for bucket in metrics["buckets"]) == 480
     assert len(metrics["buckets_paper"]) == 5
     assert (metrics["seed"], metrics["public_sets"], metrics["pieces"]) == (0, False, 700)

@@ -1,14 +1,12 @@
 """The shipped Inductor on questions written after its training data, which nothing is ever trained on."""
 
-import json
-from pathlib import Path
-
 import pytest
 from tokenizers import Tokenizer
 
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_questions import (
     question_key,
+    read_fresh,
     read_labelled,
     read_paraphrases,
     read_rephrased,
@@ -18,9 +16,8 @@ from tam_edge.runtime.bundle import default_bundle_path, load_bundle
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.inductor import Inductor
 
-LINES = (Path(__file__).parent / "fresh_questions.jsonl").read_text(encoding="utf-8").splitlines()
-FRESH = [json.loads(line) for line in LINES]
-PARAPHRASED = [record for record in FRESH if "paraphrase" in record]
+FRESH = read_fresh()
+PARAPHRASED = [(said, task) for _, task, said in FRESH if said]
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +36,15 @@ def accuracy():
 
 
 def test_fresh_questions_are_in_no_training_data():
-    keys = {question_key(text) for record in FRESH for text in record.values() if isinstance(text, str)}
+    keys = {question_key(text) for text, _, said in FRESH for text in (text, said) if text}
     known = (*read_labelled(None), *read_wide(), *read_rephrased(), *read_paraphrases())
     assert not keys & {question_key(one.text) for one in known}
-    assert all(sum(record["task"] == task for record in FRESH) >= 18 for task in range(1, 9))
+    assert all(sum(labelled == task for _, labelled, _ in FRESH) >= 18 for task in range(1, 9))
 
 
 def test_nine_in_ten_fresh_questions_get_their_type(accuracy):
-    assert accuracy([record["question"] for record in FRESH], [record["task"] for record in FRESH]) >= 0.9
+    assert accuracy([text for text, _, _ in FRESH], [task for _, task, _ in FRESH]) >= 0.9
 
 
 def test_most_paraphrases_of_them_get_it_too(accuracy):
-    tasks = [record["task"] for record in PARAPHRASED]
-    assert accuracy([record["paraphrase"] for record in PARAPHRASED], tasks) >= 0.65
+    assert accuracy([said for said, _ in PARAPHRASED], [task for _, task in PARAPHRASED]) >= 0.65

@@ -30,7 +30,15 @@ from tam_edge.models.inductor_measure import (
     probabilities,
 )
 from tam_edge.models.inductor_phrases import Phrases
-from tam_edge.models.inductor_questions import FOLDS, LabelledQuestion, fold_of, read_paraphrases, sha256_of
+from tam_edge.models.inductor_questions import (
+    FOLDS,
+    LabelledQuestion,
+    fold_of,
+    read_fresh,
+    read_paraphrases,
+    said_otherwise,
+    sha256_of,
+)
 from tam_edge.models.recipe.inductor_tuning import predict
 from tam_edge.models.street.world import FIRST_UNSEEN_SEED
 
@@ -54,6 +62,9 @@ class FoldAnswers:
     paraphrases: dict[str, list[float]]
     """Logits by the SHA-256 of a paraphrase of one of them."""
 
+    otherwise: dict[str, list[float]]
+    """Logits by the SHA-256 of one of these questions in the words that other folds train on."""
+
     none: list[list[float]]
     """Logits of texts that ask nothing about a video and were kept from training."""
 
@@ -64,9 +75,15 @@ def ask_fold(
     """Ask the model of one fold what it was not trained on."""
     asked = {sha256_of(one.text): one.text for one in held_out}
     said = {sha256_of(one.text): one.text for one in read_paraphrases() if one.original_sha256 in asked}
+    otherwise = {sha256_of(one.text): one.text for one in said_otherwise(held_out)}
+
+    def logits(texts: dict[str, str]) -> dict[str, list[float]]:
+        return dict(zip(texts, predict(model, tokenizer, list(texts.values())).tolist(), strict=True))
+
     return FoldAnswers(
-        dict(zip(asked, predict(model, tokenizer, list(asked.values())).tolist(), strict=True)),
-        dict(zip(said, predict(model, tokenizer, list(said.values())).tolist(), strict=True)),
+        logits(asked),
+        logits(said),
+        logits(otherwise),
         predict(model, tokenizer, none_texts(phrases, "held_out")).tolist(),
     )
 
@@ -108,6 +125,7 @@ def cross_validated(labelled: Sequence[LabelledQuestion], answers: Sequence[Fold
         "paraphrases": _paraphrases(
             labelled, answers, {sha256_of(one.text): hit for one, hit in zip(labelled, right, strict=True)}
         ),
+        "said_otherwise": _said_otherwise(labelled, answers),
         "temperature": round(fit_temperature(logits, labels), 4),
         "threshold": threshold,
         "right_above_threshold": round(float((kept >= threshold).mean()), 4),
@@ -122,7 +140,10 @@ def shipped(model: QuestionClassifier, tokenizer: Tokenizer, temperature: float,
     calibrated = probabilities(predict(model, tokenizer, [text for text, _ in asked]), temperature)
     right = top_tasks(calibrated) == np.array([task for _, task in asked])
     sure = probabilities(predict(model, tokenizer, list(SURE_QUESTIONS)), temperature)
+    fresh = read_fresh()
     return {
+        "fresh": _share_right(model, tokenizer, [(text, task) for text, task, _ in fresh]),
+        "fresh_paraphrases": _share_right(model, tokenizer, [(said, task) for _, task, said in fresh if said]),
         "street_questions": len(asked),
         "street_accuracy": round(float(right.mean()), 4),
         "street_above_threshold": round(float((calibrated.max(axis=-1) >= threshold).mean()), 4),
@@ -132,6 +153,23 @@ def shipped(model: QuestionClassifier, tokenizer: Tokenizer, temperature: float,
             for text, row in zip(SURE_QUESTIONS, sure, strict=True)
         },
     }
+
+
+def _share_right(
+    model: QuestionClassifier, tokenizer: Tokenizer, asked: Sequence[tuple[str, int]]
+) -> dict[str, float | int]:
+    found = top_tasks(predict(model, tokenizer, [text for text, _ in asked]))
+    right = found == np.array([task - 1 for _, task in asked])
+    return {"questions": len(asked), "accuracy": round(float(right.mean()), 4)}
+
+
+def _said_otherwise(labelled: Sequence[LabelledQuestion], answers: Sequence[FoldAnswers]) -> dict[str, float | int]:
+    right = [
+        int(np.argmax(answers[fold_of(one.text)].otherwise[sha256_of(said.text)])) == one.task - 1
+        for one in labelled
+        for said in said_otherwise([one])
+    ]
+    return {"questions": len(right), "accuracy": round(float(np.mean(right)), 4)}
 
 
 def _accuracy(labelled: Sequence[LabelledQuestion], labels: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
