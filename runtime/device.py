@@ -11,6 +11,7 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 _BOARD = Path("/proc/device-tree/model")
+_CPU = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,12 @@ def driver_gpus(driver: Path) -> tuple[str, ...]:
     """Names of the GPUs in the NVIDIA driver's folder `driver`, in its order; empty without such a driver."""
     lines = [line for gpu in sorted(driver.glob("*/information")) for line in _text(gpu).splitlines()]
     return tuple(line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
+
+
+def has_vnni(cpuinfo: Path = _CPU) -> bool:
+    """Whether this x86 processor adds up products of 8-bit numbers in 32 bits; False where nothing says so."""
+    flags = next((line for line in _text(cpuinfo).splitlines() if line.startswith("flags")), "").split()
+    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def cache_folder() -> Path:

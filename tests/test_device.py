@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tam_edge.runtime.device import cache_folder, container_free_bytes, driver_gpus, probe_device
+from tam_edge.runtime.device import cache_folder, container_free_bytes, driver_gpus, has_vnni, probe_device
 
 
 def test_this_machine_has_processors_and_memory():
@@ -51,6 +51,22 @@ def test_a_containers_limit_counts_and_its_page_cache_does_not(tmp_path, files, 
 def test_the_older_layout_of_control_groups_is_read_too(tmp_path):
     write(tmp_path / "memory", memory__limit_in_bytes="1000\n", memory__usage_in_bytes="400\n")
     assert container_free_bytes(tmp_path) == 600
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags : avx2 avx_vnni", True),
+        ("flags : avx2 avx512f", False),
+        ("Features : fp asimd", False),
+        ("", False),
+    ],
+)
+def test_which_processors_add_up_8_bit_products_without_overflow(tmp_path, text, has):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert has_vnni(tmp_path / "cpuinfo") == has
+    assert not has_vnni(tmp_path / "missing")
 
 
 def test_gpus_are_named_by_the_driver(tmp_path):

@@ -12,6 +12,7 @@ from tiny_bundle import EMBEDDING, PATCH_PX, SIDE, encoder_by_hand, encoder_weig
 
 from tam_edge.runtime.engines import choose_engine, open_engine, open_language_engine
 from tam_edge.runtime.engines.llamacpp import CHUNK_TOKENS
+from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.schema import EngineSpec
 
@@ -35,6 +36,28 @@ def embeddings():
 
 def spec(folder, name, backend="onnx", **changes):
     return EngineSpec.model_validate({**engine(folder, name, backend), **changes})
+
+
+def test_8_bit_products_do_not_overflow(tmp_path):
+    """Two products of 255 and 127 are more than 16 bits hold."""
+    weights = numpy_helper.from_array(np.full((64, 32), 127, np.int8), "weights")
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Cast", ["x"], ["bytes"], to=onnx.TensorProto.UINT8),
+            onnx.helper.make_node("MatMulInteger", ["bytes", "weights"], ["sums"]),
+            onnx.helper.make_node("Cast", ["sums"], ["y"], to=onnx.TensorProto.FLOAT),
+        ],
+        "overflow",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [9, 64])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [9, 32])],
+        [weights],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "overflow.onnx")
+    opened = OnnxEngine(tmp_path / "overflow.onnx", threads=1, device="cpu")
+    (sums,) = opened.run({"x": np.full((9, 64), 255, np.float32)})
+    opened.close()
+    assert (sums == 64 * 255 * 127).all()
 
 
 # ---- choosing
