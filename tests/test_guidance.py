@@ -79,10 +79,13 @@ def test_the_last_frame_has_noted_the_answers_about_the_whole_clip() -> None:
         assert str(last["light changes"]) == str(len(scene.light_changes))
         assert last["most at once"] <= int(answers["count at once"])
         assert last["seen so far"] <= int(answers["count"])
+        end = max(frame for frame, _ in new_events(view, shown(view)))
+        ended = dict(zip(LATE_FIELDS, notes[end].tolist(), strict=True))
         for which, event in (("first", scene.events[0]), ("last", scene.events[-1]), ("prior", scene.events[-2])):
             subject = SUBJECTS.index(event.subject) + 1 if event.subject in SUBJECTS else 0
-            assert last[f"{which} subject"] == subject
-            assert last[f"{which} kind"] > 0
+            assert ended[f"{which} subject"] == subject
+            assert ended[f"{which} kind"] > 0
+        assert (last["prior kind"] == UNKNOWN) == (end != len(view.times) - 1)
         checked += 1
     assert checked >= 10
 

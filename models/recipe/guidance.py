@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.findings import Findings
 from tam_edge.models.recipe.glances import GLANCING_BLOCKS, Glances, find_glances
-from tam_edge.models.recipe.notes import Notes
+from tam_edge.models.recipe.notes import LATE_BLOCK, Notes
 from tam_edge.models.recipe.pack import Packed
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.question import Question
 
 NOTES_WEIGHT, GLANCES_WEIGHT, FINDINGS_WEIGHT = 0.6, 0.3, 0.2
+
+
+def notice(language: LanguageModel, guidance: Guidance, view: View, visual: Tensor) -> Tensor:
+    """Loss of the notes on a view's visual tokens [T, d] alone, with nothing asked: the lower blocks are enough."""
+    language.hidden_states(visual.unsqueeze(0), blocks=LATE_BLOCK + 1)
+    return guidance.notes.loss(view, 0)
 
 
 class Guidance(nn.Module):

@@ -17,13 +17,13 @@ from torch.nn import functional
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
 from tam_edge.models.recipe.features import ROWS, Store
-from tam_edge.models.recipe.guidance import Guidance
-from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
+from tam_edge.models.recipe.guidance import NOTES_WEIGHT, Guidance, notice
+from tam_edge.models.recipe.language import BUSY, accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import Symbols, mark, view_labels
-from tam_edge.models.recipe.views import View, random_view
+from tam_edge.models.recipe.views import View, busy_view, random_view
 from tam_edge.models.tallva import TallVA
 
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
@@ -135,6 +135,12 @@ def train_jointly(
         total, lesson = torch.zeros((), device=device), lessons(step / stage.steps)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"joint-{seed}-{step}-{index}")
+            if rng.random() < BUSY:
+                view = busy_view(rng)
+                with mixed_precision(device):
+                    noted = NOTES_WEIGHT * notice(model.language, guidance, view, symbolic(view))
+                (noted / VIEWS_PER_STEP).backward()
+                continue
             with mixed_precision(device):
                 if rng.random() < lesson.symbols:
                     view = random_view(rng, lesson.still, lesson.small)

@@ -19,16 +19,18 @@ from torch.nn import functional
 from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
+from tam_edge.models.recipe.guidance import NOTES_WEIGHT, notice
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.pack import Packed, pack
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.symbols import Symbols
-from tam_edge.models.recipe.views import View, people_view, random_view
+from tam_edge.models.recipe.views import View, busy_view, people_view, random_view
 from tam_edge.models.street.question import Question
 
 VIEWS_PER_STEP = 6
 SYMBOLS = Stage("symbols", steps=1600, muon_lr=2.5e-3, adam_lr=2.5e-3, warmup_steps=30, decay_from=0.3)
+BUSY = 0.15  # chance that a view is full of events and only noted: what happens when is learned last
 EVALUATION_VIEWS = 60
 FAMILY_WEIGHTS = {  # others weigh 1; what is learned at once is asked less, what takes two looks more
     **dict.fromkeys(("setting", "weather", "title", "view", "job", "summary"), 0.4),
@@ -122,6 +124,12 @@ def train_on_symbols(
         total = torch.zeros((), device=device)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"symbols-{seed}-{step}-{index}")
+            if rng.random() < BUSY:
+                view = busy_view(rng)
+                with mixed_precision(device):
+                    noted = NOTES_WEIGHT * notice(language, guidance, view, reader.see(symbols, view))
+                (noted / VIEWS_PER_STEP).backward()
+                continue
             lesson = lesson_at(step / stage.steps)
             by_name = rng.random() < lesson.people
             view = people_view(rng) if by_name else random_view(rng, lesson.still, lesson.small)

@@ -139,14 +139,18 @@ def late_notes(view: View) -> Tensor:
             note.append(THERE if there[index, place] else GONE if seen[index, place] else UNSEEN)
             note.append(int(switches.get(colour, float("inf")) <= seconds))
         past = [event for frame, event in events if frame <= index]
-        notes.append(note + (_event_notes(past) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)))
+        new = any(frame == index for frame, _ in events)
+        note += _event_notes(past, new) if in_order else [UNKNOWN] * 3 * len(_EVENT_FIELDS)
+        notes.append(note)
     return torch.tensor(notes)
 
 
-def _event_notes(past: list[Event]) -> list[int]:
-    """The last event so far, the one before it, and the first one of all."""
-    wanted = (past[-1] if past else None, past[-2] if len(past) > 1 else None, past[0] if past else None)
-    return [part for event in wanted for part in _event_note(event)]
+def _event_notes(past: list[Event], new: bool) -> list[int]:
+    """The last event so far; where it is `new`, the one before it; and the first one of all."""
+    last, first = _event_note(past[-1] if past else None), _event_note(past[0] if past else None)
+    # Elsewhere it would take two steps back, and no question needs it there.
+    prior = _event_note(past[-2] if len(past) > 1 else None) if new else (UNKNOWN,) * len(_EVENT_FIELDS)
+    return [*last, *prior, *first]
 
 
 def _event_note(event: Event | None) -> tuple[int, int, int]:

@@ -18,9 +18,8 @@ from tam_edge.models.config import TallVAConfig
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.projector import ChangeEmbedding, PositionEmbedding
 from tam_edge.models.recipe.accelerator import mixed_precision, training_device
-from tam_edge.models.recipe.guidance import Guidance
+from tam_edge.models.recipe.guidance import Guidance, notice
 from tam_edge.models.recipe.loop import Stage, run_stage
-from tam_edge.models.recipe.notes import LATE_BLOCK
 from tam_edge.models.recipe.parallel import my_share
 from tam_edge.models.recipe.start import start_looking
 from tam_edge.models.recipe.symbols import Symbols, mark, view_labels
@@ -76,8 +75,8 @@ def learn_to_notice(
             rng = random.Random(f"noticing-{seed}-{step}-{index}")
             view = busy_view(rng) if rng.random() < BUSY else random_view(rng, STILL, SMALL)
             with mixed_precision(device):
-                reader.language.hidden_states(reader.see(symbols, view).unsqueeze(0), blocks=LATE_BLOCK + 1)
-                loss = reader.guidance.notes.loss(view, 0) / VIEWS_PER_STEP
+                visual = reader.see(symbols, view)
+                loss = notice(reader.language, reader.guidance, view, visual) / VIEWS_PER_STEP
             loss.backward()
             total += loss.detach()
         return total
