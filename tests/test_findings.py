@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.recipe.findings import FIELDS, Findings, answering_rows, findings
+from tam_edge.models.recipe.findings import FIELDS, Findings, findings
 from tam_edge.models.recipe.grounding import ground_places, ground_times
 from tam_edge.models.recipe.language import answer_loss
 from tam_edge.models.recipe.notes import DOINGS, UNKNOWN
-from tam_edge.models.recipe.pack import Packed, pack
+from tam_edge.models.recipe.pack import Packed, answering_rows, pack
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 from tam_edge.models.recipe.views import clip_view, still_view
 from tam_edge.models.street import make_scene

@@ -190,6 +190,31 @@ def test_glances_fall_on_the_patches_that_show_the_word(tokenizer: Tokenizer) ->
     assert set(labels[cells[0]].tolist()) == {CHOICES["colour"][colour]}
 
 
+def test_what_is_spelled_is_looked_at_character_by_character(tokenizer: Tokenizer) -> None:
+    scene = next(s for s in map(make_scene, range(100)) if s.sign and len(s.cars) == 1 and s.cars[0].stay.holds(1.0))
+    assert scene.sign
+    view = still_view(scene, 1.0, 12)
+    asked = [
+        Question("a", scene.cars[0].code, 8, "car code"),
+        Question("a", f"{scene.sign.word} {scene.sign.number}", 8, "sign"),
+        Question("a", "I can't tell", 8, "doubt sign word"),
+        Question("a", "3", 1, "count"),
+    ]
+    asked[0] = replace(asked[0], text="the code of the car")
+    packed = pack(tokenizer, view, asked)
+    rows, cells = find_glances(tokenizer, view, asked, packed)
+    first = len(packed.before) + packed.visual_tokens
+    spelled = [row for row in rows.tolist() if packed.targets[row - first] >= 0]
+    text = "".join(tokenizer.decode([int(packed.targets[row - first])]) for row in spelled)
+    assert text == scene.cars[0].code + scene.sign.word + str(scene.sign.number)
+    labels = view_labels(view)[0, :, GROUP_INDEX["character"]]
+    for row, looked_at in zip(rows.tolist(), cells, strict=True):
+        if row in spelled and looked_at.any():
+            character = tokenizer.decode([int(packed.targets[row - first])])
+            assert set(labels[looked_at].tolist()) == {CHOICES["character"][character]}
+    assert sum(bool(cells[rows.tolist().index(row)].any()) for row in spelled) > len(spelled) // 2
+
+
 def test_a_glance_costs_what_the_attention_misses(tokenizer: Tokenizer, language: LanguageModel) -> None:
     view = still_view(make_scene(3), 0.0, 12)
     asked = list(view.asked[:4])

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.glances import Named, named_words
 from tam_edge.models.recipe.notes import DOINGS, UNKNOWN
-from tam_edge.models.recipe.pack import Packed
+from tam_edge.models.recipe.pack import Packed, answering_rows
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.labels import GRID
 from tam_edge.models.street.question import Question
@@ -75,14 +75,6 @@ def _tenths(scene: Scene, text: str) -> list[int]:
 def _indefinite(text: str) -> str:
     """Questions speak of "the car" that arrives, events of "a car"."""
     return text.replace("the ", "a ")
-
-
-def answering_rows(packed: Packed) -> Tensor:
-    """Rows [Q] of the sequence from which the first token of each answer is read."""
-    answers = packed.targets >= 0
-    first = answers.clone()
-    first[1:] &= ~answers[:-1]
-    return torch.nonzero(first).flatten() + len(packed.before) + packed.visual_tokens
 
 
 class Findings(nn.Module):

@@ -1,13 +1,15 @@
 """Which patches the words of a question name, and the lesson that one head looks there.
 
 "the person in red" should look at patches that show somebody in red, in whatever frame; a word that nothing shows
-looks at the very first token instead, so that absence is as plain as presence.
+looks at the very first token instead, so that absence is as plain as presence. Where an answer spells what is written,
+each of its characters is looked at when its turn comes.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 
 from tam_edge.models.language import LanguageModel, rotary_angles, rotate
 from tam_edge.models.projector import pool
-from tam_edge.models.recipe.pack import Packed
+from tam_edge.models.recipe.pack import Packed, answering_rows
 from tam_edge.models.recipe.sightings import PEOPLE, SHOWN
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
+from tam_edge.models.street.doubts import CANNOT_TELL
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 
@@ -32,6 +35,7 @@ KIND_OF_WORD = {
     # What keeps a car from driving is asked for without its name.
     **dict.fromkeys(("obstacle", "driver", "stop", "moving", "still", "go", "safe", "safely", "danger"), "obstacle"),
 }
+_READING = 8  # task type whose answers are spelled
 CODE_WORDS = ("code", "plate", "letter", "digit")
 TEXT_WORDS = ("word", "number", "digits", "text", "everything", "whole", "say")
 
@@ -72,7 +76,7 @@ def named_words(text: str) -> list[Named]:
 
 
 def find_glances(tokenizer: Tokenizer, view: View, asked: list[Question], packed: Packed) -> tuple[Tensor, Tensor]:
-    """Rows [W] of the packed sequence whose words name something, and the visual tokens that show it: [W, T] bool."""
+    """Rows [W] of the packed sequence that name or spell something, and the visual tokens that show it: [W, T] bool."""
     labels, shown = view_labels(view), dict[Named, Tensor]()
     first = len(packed.before) + packed.visual_tokens
     rows, cells = [], []
@@ -87,8 +91,27 @@ def find_glances(tokenizer: Tokenizer, view: View, asked: list[Question], packed
                 shown[key] = _cells_showing(key, labels, view.grid)
             rows.append(first + start + piece)
             cells.append(shown[key])
+    for row, character in _characters_read(tokenizer, asked, packed):
+        if character not in shown:
+            shown[character] = _cells_showing(character, labels, view.grid)
+        rows.append(row)
+        cells.append(shown[character])
     empty = torch.zeros(0, packed.visual_tokens, dtype=torch.bool)
     return torch.tensor(rows, dtype=torch.int64), torch.stack(cells) if cells else empty
+
+
+def _characters_read(tokenizer: Tokenizer, asked: list[Question], packed: Packed) -> Iterator[tuple[int, Named]]:
+    """The row from which each character of a text is answered, and the character: what is read out is looked at."""
+    first = len(packed.before) + packed.visual_tokens
+    for question, row in zip(asked, answering_rows(packed).tolist(), strict=True):
+        if question.task != _READING or question.answer == CANNOT_TELL:
+            continue
+        kind = "car" if "car" in re.findall("[a-z]+", question.text.lower()) else "sign"
+        while row - first < len(packed.targets) and (token := int(packed.targets[row - first])) >= 0:
+            text = tokenizer.id_to_token(token)
+            if text in CHOICES["character"]:
+                yield row, Named(0, "character", text, (kind,))
+            row += 1
 
 
 def _cells_showing(named: Named, labels: Tensor, grid: int) -> Tensor:

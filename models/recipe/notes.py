@@ -8,7 +8,6 @@ notes out are thrown away after training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -16,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tam_edge.models.language import LanguageModel
+from tam_edge.models.projector import pool
 from tam_edge.models.recipe.sightings import COMING_AND_GOING, new_events, shown
+from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
-from tam_edge.models.street.layout import Placed, place_all
+from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
+from tam_edge.models.street.layout import place_all
 from tam_edge.models.street.world import (
     ACTIONS,
     ARMS,
@@ -42,6 +44,7 @@ KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts
 SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{colour} car" for colour in COLOURS))
 UNSEEN, THERE, GONE = range(3)
 NOTHING, CAME, WENT, CHANGED = range(4)
+MAINLY = 0.25  # least part of a cell that a person fills who is noted there
 PEOPLE = len(COLOURS)  # who stands first among COMING_AND_GOING
 
 _EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
@@ -71,7 +74,7 @@ PERSON_FIELDS: dict[str, int] = {
     "left": len(COLOURS) + 1,
     "right": len(COLOURS) + 1,
 }
-"""What is known early at the token a person stands in the middle of."""
+"""What is known early at the tokens that show a person."""
 
 
 def closing_rows(view: View) -> Tensor:
@@ -164,43 +167,43 @@ def _event_note(event: Event | None) -> tuple[int, int, int]:
 
 
 def person_notes(view: View) -> tuple[Tensor, Tensor]:
-    """Rows [P] of the visual tokens that show one person standing, and what is known there: [P, fields] int64."""
+    """Rows [P] of the visual tokens that show one standing person, and what is known there: [P, fields] int64.
+
+    All tokens that show somebody know it all: a question may look at any of them.
+    """
     rows, notes = [], []
+    cells = _cells_of_people(view)
     for index, seconds in enumerate(view.times):
-        standing = [placed for placed in place_all(view.scene, seconds) if _stands(placed)]
-        for cell, person in _alone_in_cell(standing, view.grid):
-            beside = sorted((p for p in _people(standing) if p.row == person.row), key=lambda p: p.column)
+        standing = [placed.thing for placed in place_all(view.scene, seconds) if not placed.moving]
+        people = [thing for thing in standing if isinstance(thing, Person)]
+        for person in people:
+            colour = COLOURS.index(person.colour)
+            beside = sorted((p for p in people if p.row == person.row), key=lambda p: p.column)
             place = beside.index(person)
             left = _colour_note(beside[place - 1]) if place else 0
             right = _colour_note(beside[place + 1]) if place + 1 < len(beside) else 0
-            doing = DOINGS.index(person.doing_at(seconds))
             # In the first frame the neighbour to the right comes later in reading order.
             right = right if index else UNKNOWN
-            rows.append(index * view.grid**2 + cell)
-            notes.append([person.column, ROWS.index(person.row), _colour_note(person) - 1, doing, left, right])
+            note = [person.column, ROWS.index(person.row), colour, DOINGS.index(person.doing_at(seconds)), left, right]
+            shown = torch.nonzero(cells[index, :, colour]).flatten().tolist()
+            rows += [index * view.grid**2 + cell for cell in shown]
+            notes += [note] * len(shown)
     return torch.tensor(rows, dtype=torch.int64), torch.tensor(notes, dtype=torch.int64).view(-1, len(PERSON_FIELDS))
 
 
-def _stands(placed: Placed) -> bool:
-    return isinstance(placed.thing, Person) and not placed.moving
-
-
-def _people(standing: list[Placed]) -> list[Person]:
-    return [placed.thing for placed in standing if isinstance(placed.thing, Person)]
+def _cells_of_people(view: View) -> Tensor:
+    """Which cells show mainly the person in which colour: [N, grid * grid, COLOURS] bool."""
+    labels = view_labels(view)
+    people = labels[..., GROUP_INDEX["kind"]] == CHOICES["kind"]["person"]
+    colours = torch.tensor([CHOICES["colour"][colour] for colour in COLOURS])
+    patches = people.unsqueeze(-1) & (labels[..., GROUP_INDEX["colour"]].unsqueeze(-1) == colours)
+    shares = pool(patches.float(), view.grid)
+    largest = functional.one_hot(shares.argmax(-1), len(COLOURS)).bool()  # who stands before others
+    return largest & (shares >= MAINLY)
 
 
 def _colour_note(person: Person) -> int:
     return COLOURS.index(person.colour) + 1
-
-
-def _alone_in_cell(standing: list[Placed], grid: int) -> Iterator[tuple[int, Person]]:
-    """People with the cell their middle lies in; who shares one is left out."""
-    cells: dict[int, list[Person]] = {}
-    for placed, person in zip(standing, _people(standing), strict=True):
-        column, row = int(placed.x * grid), int((placed.bottom - placed.height / 2) * grid)
-        if 0 <= column < grid:
-            cells.setdefault(row * grid + column, []).append(person)
-    yield from ((cell, people[0]) for cell, people in cells.items() if len(people) == 1)
 
 
 class Notes(nn.Module):

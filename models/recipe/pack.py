@@ -31,6 +31,14 @@ class Packed:
     starts: tuple[int, ...]  # per question, where its own words start in `text`
 
 
+def answering_rows(packed: Packed) -> Tensor:
+    """Rows [Q] of the sequence from which the first token of each answer is read."""
+    answers = packed.targets >= 0
+    first = answers.clone()
+    first[1:] &= ~answers[:-1]
+    return torch.nonzero(first).flatten() + len(packed.before) + packed.visual_tokens
+
+
 def question_ids(
     tokenizer: Tokenizer, view: View, question: Question
 ) -> tuple[list[int], list[int], list[int], list[int]]:
