@@ -74,11 +74,11 @@ def test_findings_of_the_road_and_of_events() -> None:
                 assert found["obstacle"] > 0
             elif question.family in ("after", "before"):
                 assert list(found) == ["tenth"]
-            elif question.family not in (*COMPARED, "mood", "mouth", "advice"):
+            elif question.family not in (*COMPARED, "mood", "mouth", "gaze", "neighbour", "advice"):
                 assert not found
                 continue
             seen.add(question.family)
-    assert seen >= {"is safe", "why stopped", "advice", "after", "before"}
+    assert seen >= {"is safe", "why stopped", "advice", "after", "before", "gaze", "neighbour"}
 
 
 def packed_view(tokenizer: Tokenizer) -> tuple[LanguageModel, Packed, tuple[Scene, list[Question]]]:
@@ -100,7 +100,7 @@ def test_the_row_that_answers_comes_right_before_the_answer(tokenizer: Tokenizer
 
 def test_findings_cost_what_the_rows_do_not_know(tokenizer: Tokenizer) -> None:
     language, packed, (scene, asked) = packed_view(tokenizer)
-    view, heads = still_view(scene, 0.0, 12), Findings(language)
+    view, heads = still_view(scene, 0.0, 12), Findings(language, tokenizer)
     answer_loss(language, packed, torch.randn(packed.visual_tokens, NANO.language.width))
     ignorant = heads.loss(view, asked, packed)
     assert scene.visitor is not None
@@ -119,6 +119,6 @@ def test_what_takes_nothing_costs_nothing(tokenizer: Tokenizer) -> None:
     language, packed, (scene, asked) = packed_view(tokenizer)
     weather = [question for question in asked if question.family == "weather"]
     view = clip_view(scene, "balanced")
-    packed, heads = pack(tokenizer, view, weather), Findings(language)
+    packed, heads = pack(tokenizer, view, weather), Findings(language, tokenizer)
     answer_loss(language, packed, torch.randn(packed.visual_tokens, NANO.language.width))
     assert heads.loss(view, weather, packed).item() == 0.0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tam_edge.models.language import LanguageModel, rotary_angles, rotate
 from tam_edge.models.projector import pool
-from tam_edge.models.recipe.pack import Packed, answering_rows
+from tam_edge.models.recipe.pack import Packed, answering_rows, row_of_character
 from tam_edge.models.recipe.sightings import PEOPLE, SHOWN
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
@@ -26,7 +26,7 @@ from tam_edge.models.street.doubts import CANNOT_TELL
 from tam_edge.models.street.labels import CHOICES, GROUP_INDEX
 from tam_edge.models.street.question import Question
 
-GLANCING_BLOCKS, GLANCING_HEAD = (2, 3), 0
+GLANCING_BLOCKS, GLANCING_HEAD = (2, 3), 0  # another head of the same blocks looks up events (`occasions.py`)
 KIND_OF_WORD = {
     **{word: word for word in ("car", "dog", "cyclist", "sign", "visitor")},
     **dict.fromkeys(("camera", "face", "mouth"), "visitor"),
@@ -78,18 +78,13 @@ def named_words(text: str) -> list[Named]:
 def find_glances(tokenizer: Tokenizer, view: View, asked: list[Question], packed: Packed) -> tuple[Tensor, Tensor]:
     """Rows [W] of the packed sequence that name or spell something, and the visual tokens that show it: [W, T] bool."""
     labels, shown = view_labels(view), dict[Named, Tensor]()
-    first = len(packed.before) + packed.visual_tokens
     rows, cells = [], []
-    for question, start in zip(asked, packed.starts, strict=True):
-        if not (named := named_words(question.text)):
-            continue
-        ends = [end for _, end in tokenizer.encode(question.text, add_special_tokens=False).offsets]
-        for word in named:
-            piece = next(index for index, end in enumerate(ends) if end >= word.end)
+    for index, question in enumerate(asked):
+        for word in named_words(question.text):
             key = Named(0, word.group, word.choice, word.kinds)
             if key not in shown:
                 shown[key] = _cells_showing(key, labels, view.grid)
-            rows.append(first + start + piece)
+            rows.append(row_of_character(tokenizer, packed, question, index, word.end))
             cells.append(shown[key])
     for row, character in _characters_read(tokenizer, asked, packed):
         if character not in shown:
@@ -127,8 +122,9 @@ def _cells_showing(named: Named, labels: Tensor, grid: int) -> Tensor:
 class Glances:
     """Hears what goes into the attention of one block, and says how far one of its heads is from looking right."""
 
-    def __init__(self, language: LanguageModel, block: int) -> None:
+    def __init__(self, language: LanguageModel, block: int, head: int = GLANCING_HEAD) -> None:
         self._config = language.config
+        self._head = head
         self._attention = language.attention(block)
         self._states: Tensor | None = None
         self._attention.register_forward_pre_hook(self._hear)
@@ -154,11 +150,11 @@ class Glances:
     def _log_attention(self, packed: Packed, rows: Tensor) -> Tensor:
         assert self._states is not None
         states, side = self._states, self._config.head_width
-        group = GLANCING_HEAD * self._config.kv_heads // self._config.heads
+        group = self._head * self._config.kv_heads // self._config.heads
         rows = rows.to(states.device)
         angles = rotary_angles(packed.positions.unsqueeze(0).to(states.device), side, self._config.rope_theta)
         cos, sin = (angle[0, 0] for angle in angles)
-        query = self._attention.q_proj(states[rows])[:, GLANCING_HEAD * side :][:, :side]
+        query = self._attention.q_proj(states[rows])[:, self._head * side :][:, :side]
         key = self._attention.k_proj(states)[:, group * side :][:, :side]
         scores = rotate(query, cos[rows], sin[rows]).float() @ rotate(key, cos, sin).float().T * side**-0.5
         mask = packed.mask.to(states.device)[rows]

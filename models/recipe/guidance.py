@@ -12,6 +12,7 @@ from tam_edge.models.language import LanguageModel
 from tam_edge.models.recipe.findings import Findings
 from tam_edge.models.recipe.glances import GLANCING_BLOCKS, Glances, find_glances
 from tam_edge.models.recipe.notes import LATE_BLOCK, Notes
+from tam_edge.models.recipe.occasions import OCCASIONS_HEAD, find_occasions
 from tam_edge.models.recipe.pack import Packed
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.question import Question
@@ -30,16 +31,19 @@ class Guidance(nn.Module):
 
     def __init__(self, language: LanguageModel, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.notes, self.findings = Notes(language), Findings(language)
+        self.notes, self.findings = Notes(language), Findings(language, tokenizer)
         self._glances = [Glances(language, block) for block in GLANCING_BLOCKS]
+        self._occasions = [Glances(language, block, OCCASIONS_HEAD) for block in GLANCING_BLOCKS]
         self._tokenizer = tokenizer
 
     def loss(self, view: View, asked: list[Question], packed: Packed) -> Tensor:
         """The weighted sum of all losses for the sequence that was just passed."""
         total = NOTES_WEIGHT * self.notes.loss(view, len(packed.before))
         total = total + FINDINGS_WEIGHT * self.findings.loss(view, asked, packed)
-        rows, cells = find_glances(self._tokenizer, view, asked, packed)
-        if len(rows):
-            losses = [glances.loss(packed, rows, cells) for glances in self._glances]
-            total = total + GLANCES_WEIGHT / len(losses) * torch.stack(losses).sum()
-        return total
+        named = find_glances(self._tokenizer, view, asked, packed)
+        occasions = find_occasions(self._tokenizer, view, asked, packed)
+        looks = [(glances, *named) for glances in self._glances]
+        looks += [(glances, *occasions.mentions) for glances in self._occasions]
+        looks += [(self._occasions[-1], *occasions.answers)]  # earlier nothing tells what came before it
+        losses = [glances.loss(packed, rows, cells) for glances, rows, cells in looks if len(rows)]
+        return total + GLANCES_WEIGHT / len(GLANCING_BLOCKS) * torch.stack(losses).sum() if losses else total

@@ -39,6 +39,13 @@ def answering_rows(packed: Packed) -> Tensor:
     return torch.nonzero(first).flatten() + len(packed.before) + packed.visual_tokens
 
 
+def row_of_character(tokenizer: Tokenizer, packed: Packed, question: Question, index: int, end: int) -> int:
+    """The row of the sequence that holds the character before `end` of the text of question number `index`."""
+    ends = [stop for _, stop in tokenizer.encode(question.text, add_special_tokens=False).offsets]
+    piece = next(place for place, stop in enumerate(ends) if stop >= end)
+    return len(packed.before) + packed.visual_tokens + packed.starts[index] + piece
+
+
 def question_ids(
     tokenizer: Tokenizer, view: View, question: Question
 ) -> tuple[list[int], list[int], list[int], list[int]]:
