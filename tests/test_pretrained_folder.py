@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -164,8 +165,16 @@ def test_shards_must_be_what_the_index_says(model: LlavaOnevisionForConditionalG
     said["weight_map"][FC1] = "../elsewhere.safetensors"
     index.write_text(json.dumps(said))
     assert "lies outside the folder" in refused(folder)
+    for name, line in (("x" * 5000, "cannot be reached: File name too long"), (".", ". is missing")):
+        index.write_text(json.dumps({"weight_map": {FC1: name}}))
+        assert line in refused(folder)
     index.write_text('{"weight_map": [1]}')
     assert "has no weight_map" in refused(folder)
+
+
+def test_one_file_comes_before_shards_as_in_transformers(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "left-over.safetensors"}}')
+    assert {stored.file.name for stored in open_checkpoint(folder).tensors.values()} == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00", '"x"'])
@@ -195,6 +204,21 @@ def test_a_config_that_is_no_json_object(folder: Path, text: str) -> None:
         (lambda c: c["text_config"].update(use_sliding_window=True), "use_sliding_window is not supported"),
         (lambda c: c["text_config"].update(num_key_value_heads=3), "must divide width"),
         (lambda c: c["text_config"].update(vocab_size=300), "has shape [384, 64], config.json makes it [300, 64]"),
+        (lambda c: c["text_config"].update(rope_scaling="yarn"), "rope_scaling is no JSON object"),
+        (lambda c: c["text_config"].update(rope_parameters={"rope_type": "yarn"}), "rope_parameters is not supported"),
+        (lambda c: c["text_config"].update(rope_parameters=7), "rope_parameters is no JSON object"),
+        (lambda c: c["text_config"].update(hidden_size=10**30), "hidden_size is larger than any model has it"),
+        (lambda c: c["text_config"].update(num_hidden_layers=10**6), "num_hidden_layers is larger than any model"),
+        (lambda c: c["text_config"].update(tokenizer_model_max_length="many"), "tokenizer_model_max_length is 'many'"),
+        (lambda c: c["text_config"].update(tokenizer_model_max_length=math.inf), "tokenizer_model_max_length is inf"),
+        (lambda c: c.update(image_grid_pinpoints=[[math.inf, 100]]), "no list of [height, width]"),
+        (
+            lambda c: c.update(image_grid_pinpoints=[[10**9 * 100, 100]]),
+            "multiples of the encoder's 100 px, up to 6400",
+        ),
+        (lambda c: c.update(image_grid_pinpoints="all"), "neither a list of [height, width] nor"),
+        (lambda c: c.update(mm_vision_tower="own", vision_config=[1]), "vision_config is no JSON object"),
+        (lambda c: c.update(mm_vision_tower="own", vision_config={"num_hidden_layers": 1}), "without a block"),
         (lambda c: c.pop("text_config"), "lacks text_config"),
         (lambda c: [c.pop("text_config"), c.pop("vision_config")], "names no image encoder"),
     ],
