@@ -7,6 +7,7 @@ import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,10 @@ from tiny_checkpoint import LlavaOnevisionForConditionalGeneration, save_checkpo
 
 from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
+from tam_edge.export.pretrained.sizes import read_sizes
+from tam_edge.export.pretrained.source import read_source
+from tam_edge.export.pretrained.weights import check_tied_head
+from tam_edge.quant import place
 from tam_edge.runtime.errors import TamEdgeError, UsageError
 
 PLAIN = ImportOptions()
@@ -235,8 +240,51 @@ def test_an_untied_head_must_be_there(tmp_path: Path) -> None:
 
 def test_options_must_fit_the_checkpoint(folder: Path) -> None:
     assert "no grid may be larger" in refused(folder, ImportOptions(grids=(9, 4)))
+    told: list[str] = []
     with pytest.raises(UsageError, match=r"--inductor .* is no bundle, no training run"):
-        export_checkpoint(folder, folder.with_name("out"), ImportOptions(inductor=folder.parent))
+        export_checkpoint(folder, folder.with_name("out"), ImportOptions(inductor=folder.parent), progress=told.append)
+    assert told == ["taking over the Inductor"]  # and not at the end of an hour
+
+
+def test_a_context_without_room_for_a_frame_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config["text_config"].update(max_position_embeddings=11))
+    assert refused(folder).endswith("a context of 11 tokens is too short: 12 are needed")
+    edit_config(folder, lambda config: config["text_config"].update(max_position_embeddings=12))
+    read_source(folder, PLAIN)
+
+
+def test_a_tied_head_must_be_the_table(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(tied=True))
+    head, table = "language_model.lm_head.weight", model.model.language_model.embed_tokens.weight.detach()
+    same = open_checkpoint(save_checkpoint(tmp_path / "same", model, change={head: table.clone()}))
+    check_tied_head(same, read_sizes(same).config)
+    for name, other in {"other": table + 1, "rows": table[:-1].clone()}.items():
+        message = refused(save_checkpoint(tmp_path / name, model, change={head: other}))
+        assert f"{head} is not the embedding table, to which config.json ties it" in message
+
+
+def test_the_place_of_the_bundle_is_checked_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(out: Path) -> str:
+        with pytest.raises(UsageError) as error:
+            export_checkpoint(folder, out)
+        return str(error.value)
+
+    assert "is what is read, or holds it" in said(folder)
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"schema_version": 1, "inductor": 0, "encoders": 0, "language": 0})
+    )
+    assert "is what is read, or holds it" in said(tmp_path)  # a bundle that a checkpoint lies in
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "manifest.json").write_text('{"short_name": "my web page", "icons": []}')
+    assert "is there and is no bundle" in said(page)
+    (tmp_path / "file").write_text("x")
+    assert f"{tmp_path / 'file'} may not be written to" in said(tmp_path / "file" / "out")
+    assert "File name too long" in said(tmp_path / ("x" * 300))
+    monkeypatch.setattr(place.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    assert "0.1 MiB free, about 0.6 MiB are needed" in said(tmp_path / "out")
 
 
 def test_a_weight_that_f16_cannot_hold_is_named(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path) -> None:

@@ -176,6 +176,8 @@ def test_braces_in_a_template_are_text(folder: Path) -> None:
         ("{{ ''.__class__.__mro__ }}", "cannot be rendered"),
         (None, "it has no chat template"),
         ([{"name": "default"}, "x"], "it has no chat template"),
+        ("x" * 9000 + CHAT, "longer than a prompt may be"),
+        (CHAT.replace("'<image>\n'", "'<image>' + 'x' * 300"), "longer than a prompt may be"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused(folder: Path, template: object, said: str) -> None:

@@ -29,6 +29,8 @@ QWEN_1_5 = (
     f"{IMAGE}\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
 """LLaVA-NeXT's conversation `qwen_1_5`, which its code holds and not the checkpoint."""
+MOST_BETWEEN = 200
+"""Characters between two images; templates have a line break there."""
 METADATA = "The video lasts for {duration_seconds:.2f} seconds, and {frames} frames are uniformly sampled from it."
 """LLaVA-Video's time instruction, without the list of times, which TAM replaces by the interval."""
 INTERVAL = " The time interval between each frame is {interval_seconds:.2f} second."
@@ -132,7 +134,12 @@ def read_chat(folder: CheckpointFolder, sizes: CheckpointSizes, tokenizer: Token
     if not stop:
         raise CheckpointError(folder.path, "no token ends an answer: name eos_token in tokenizer_config.json")
     head = (METADATA + INTERVAL) if sizes.says_time else ""
-    return Chat(_prompt(video, VIDEO, head), _prompt(image, IMAGE, ""), between, stop)
+    try:
+        if len(between) > MOST_BETWEEN:
+            raise ValueError(f"{len(between)} characters between two images")
+        return Chat(_prompt(video, VIDEO, head), _prompt(image, IMAGE, ""), between, stop)
+    except ValueError as error:
+        raise CheckpointError(folder.path, f"its chat template is longer than a prompt may be ({error})") from error
 
 
 def _from_vocabulary(path: Path) -> Tokenizer:
