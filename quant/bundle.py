@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tam_edge.quant import place
+from tam_edge.quant.graph_file import WEIGHTS_SUFFIX, weights_file
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError, UsageError
+from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import EngineSpec, FileSpec
 
+Backend = Literal["onnx", "gguf"]
+IMAGES = "image projector"
+"""Role of the projector of still images."""
 SCRATCH = ".scratch"
 """Folder inside the unfinished bundle where candidates are made and measured."""
 
@@ -51,10 +55,12 @@ def stand_in(source: Bundle, folder: Path) -> Bundle:
 
 
 def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manifest:
-    """The manifest with one engine alone in each of these roles: "language", "encoder NAME", "projector GRID"."""
+    """The manifest with one engine alone in these roles: "language", "encoder NAME", "projector GRID", IMAGES."""
     changed: dict[str, Any] = {}
     if "language" in engines:
         changed["language"] = manifest.language.model_copy(update={"engines": (engines["language"],)})
+    if manifest.images is not None and IMAGES in engines:
+        changed["images"] = manifest.images.model_copy(update={"projector": (engines[IMAGES],)})
     for key, kind in (("encoders", "encoder"), ("projectors", "projector")):
         changed[key] = {
             name: spec.model_copy(update={"engines": (engines[f"{kind} {name}"],)})
@@ -65,16 +71,21 @@ def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manif
     return manifest.model_copy(update=changed)
 
 
-def engine_spec(path: Path, name: str, backend: str, precision: str, peak_bytes: int) -> EngineSpec:
-    """What the manifest says about a finished file that will be called `name`."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    facts = {"file": name, "sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
-    return EngineSpec.model_validate(
-        {**facts, "backend": backend, "precision": precision[:200], "peak_bytes": peak_bytes}
+def engine_spec(path: Path, name: str, backend: Backend, precision: str, peak_bytes: int) -> EngineSpec:
+    """What the manifest says about a finished file called `name`, and about the weights beside it."""
+    beside = weights_file(path)
+    return EngineSpec(
+        **_facts(path, name),
+        backend=backend,
+        precision=precision[:200],
+        peak_bytes=peak_bytes,
+        weights=FileSpec(**_facts(beside, weights_file(Path(name)).as_posix())) if beside.is_file() else None,
     )
+
+
+def engine_bytes(spec: EngineSpec) -> int:
+    """Size of an engine's file with the weights beside it."""
+    return spec.size_bytes + (spec.weights.size_bytes if spec.weights is not None else 0)
 
 
 def fill(source: Bundle, folder: Path, manifest: Manifest) -> Bundle:
@@ -99,10 +110,15 @@ def fill(source: Bundle, folder: Path, manifest: Manifest) -> Bundle:
     return Bundle(folder.resolve(), manifest)
 
 
+def _facts(path: Path, name: str) -> dict[str, Any]:
+    return {"file": name, "sha256": file_sha256(path), "size_bytes": path.stat().st_size}
+
+
 def _needed_bytes(source: Bundle) -> int:
     """A copy of every file, and three of the largest graph: drafts, and graphs that show their hidden states."""
     files = {spec.file: spec.size_bytes for spec in source.manifest.files().values()}
-    largest = max((size for name, size in files.items() if name.endswith(".onnx")), default=0)
+    graphs = (".onnx", f".onnx{WEIGHTS_SUFFIX}")
+    largest = max((size for name, size in files.items() if name.endswith(graphs)), default=0)
     return sum(files.values()) + 3 * largest
 
 

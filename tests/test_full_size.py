@@ -18,7 +18,8 @@ from tam_edge.export.full_size_bytes import bundle_bytes
 from tam_edge.export.full_size_vision import _encoder, bench
 from tam_edge.export.vision import vision_graph
 from tam_edge.quant.encoder import shrink
-from tam_edge.quant.graph import read_graph, sites, weight_bytes
+from tam_edge.quant.graph import sites
+from tam_edge.quant.graph_file import read_graph, weight_bytes
 from tam_edge.runtime.errors import UsageError
 
 TINY = TEXT_SHAPES["tiny"], VISION_SHAPES["tiny"]
