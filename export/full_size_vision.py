@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from tam_edge.export.full_size import VISION_SHAPES
+from tam_edge.export.full_size_shapes import VISION_SHAPES
 from tam_edge.export.vision import vision_graph
 from tam_edge.models.config import VisionConfig
 from tam_edge.models.vision import VisionTransformer

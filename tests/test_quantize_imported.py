@@ -19,7 +19,7 @@ from tam_edge.export import graph as exported
 from tam_edge.export import manifest
 from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.source import ImportOptions
-from tam_edge.quant import graph_file, parts
+from tam_edge.quant import graph_file, parts, peak
 from tam_edge.quant.graph import sites
 from tam_edge.quant.graph_file import graph_bytes, move_graph, read_graph, save_graph
 from tam_edge.quant.quantise import quantise
@@ -151,6 +151,15 @@ def test_a_graph_is_written_moved_and_read_with_its_weights(tmp_path: Path) -> N
         OnnxEngine(tmp_path / "b.onnx", threads=1, device="cpu").run({"x": x})[0], x @ matrix, atol=1e-4
     )
     assert (tmp_path / "kept").read_bytes() == matrix.tobytes()
+
+
+def test_nothing_is_imported_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a checkpoint's, and hold a numpy.py as checkpoints hold a modeling.py."""
+    for name in ("numpy", "onnxruntime", "llama_cpp", "json", "runpy", "tam_edge"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('code of the folder was run')")
+    monkeypatch.chdir(tmp_path)
+    save_graph(product(np.ones((30, 40), np.float32)), tmp_path / "a.onnx")
+    assert peak.graph_peak_bytes(tmp_path / "a.onnx", {"x": ("float32", (2, 30))}) > 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "outside", "length"])
