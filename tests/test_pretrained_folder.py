@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import LlavaOnevisionForConditionalGeneration, save_checkpoint, tiny_config, tiny_model
 
-from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
 from tam_edge.export.pretrained.sizes import read_sizes
-from tam_edge.export.pretrained.source import read_source
+from tam_edge.export.pretrained.source import ImportOptions, read_source
 from tam_edge.export.pretrained.weights import check_tied_head
 from tam_edge.quant import place
 from tam_edge.runtime.errors import TamEdgeError, UsageError

@@ -17,7 +17,7 @@ from tam_edge.apps.exits import ending
 from tam_edge.quant.bundle import building
 from tam_edge.quant.cli import quantize
 from tam_edge.quant.quantise import quantise
-from tam_edge.quant.report import report_html
+from tam_edge.quant.report import report_html, write_report
 from tam_edge.quant.request import Request
 from tam_edge.runtime import VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
@@ -113,6 +113,14 @@ def test_text_from_outside_cannot_become_markup(whole):
     evil["bundle"]["name"] = "<img src=x>"
     page = report_html(evil)
     assert "<script" not in page and "<img" not in page
+
+
+def test_a_file_name_that_is_no_text_does_not_stop_the_report(whole, tmp_path):
+    _, report = whole
+    odd = json.loads(json.dumps(report))
+    odd["agreement"]["apart"] = [{"video": "\udcff\x1b[2J.mp4", "question": "q", "old": "a", "new": "b"}]
+    write_report(odd, tmp_path / "r.html")
+    assert "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J.mp4" in (tmp_path / "r.html").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
