@@ -12,9 +12,9 @@ import typer
 
 import tam_edge.apps.options as opt
 from tam_edge.apps.render import print_json, progress
-from tam_edge.apps.units import harmless
 from tam_edge.runtime.errors import QuestionError, UsageError
 from tam_edge.runtime.inductor import check_question
+from tam_edge.runtime.page import harmless
 
 FIELDS = ("question", "task", "confidence", "probabilities")
 

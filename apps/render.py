@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from tam_edge.apps.units import clock_text, harmless, milliseconds_text
+from tam_edge.apps.units import clock_text, milliseconds_text
 from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.page import harmless
 from tam_edge.runtime.plan import Plan, Rejection
 
 if TYPE_CHECKING:

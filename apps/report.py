@@ -1,7 +1,6 @@
 """`--report`: one HTML page that shows what was asked, answered, looked at and spent.
 
-The page needs nothing but itself: pictures are inside it, its own policy forbids it to load anything, and every text
-that came from outside (question, answer, file names) is escaped.
+The page needs nothing but itself: pictures are inside it (runtime/page.py).
 """
 
 from __future__ import annotations
@@ -10,17 +9,14 @@ import json
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.metadata import version
 
 from tam_edge.apps.report_style import STYLE
 from tam_edge.apps.thumbnails import Thumbnail
-from tam_edge.apps.units import clock_text, harmless, milliseconds_text
+from tam_edge.apps.units import clock_text, milliseconds_text
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.page import page_html, section_html, text
 from tam_edge.runtime.plan import Plan
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +37,27 @@ def report_html(entries: Sequence[Entry], sources: Sequence[str]) -> str:
     """The whole page for questions, at least one, that were asked about `sources`."""
     title = entries[0].question if len(entries) == 1 else f"{len(entries)} questions"
     body = "\n".join(_article(entry) for entry in entries)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>{_text(", ".join(sources))}</header>
-<main>
-{body}
-</main>
-<footer>tam-edge {_text(version("tam-edge"))}, bundle {_text(entries[0].answer.bundle)}</footer>
-</body>
-</html>
-"""
+    about = f", bundle {entries[0].answer.bundle}"
+    return page_html(title, body, style=STYLE, header=", ".join(sources), about=about, pictures=True)
 
 
 def _article(entry: Entry) -> str:
     answer, plan = entry.answer, entry.answer.plan
     parts = [
-        f"<h1>{_text(entry.question)}</h1>",
-        f'<p class="answer">{_text(answer.text) or "(no text)"}</p>',
-        f'<div class="reasons">{"".join(f"<p>{_text(reason)}</p>" for reason in plan.reasons)}</div>',
-        _section("", _facts(answer)),
-        _section("Task type", _tasks(plan)),
-        _section("Frames looked at", _clip(plan) + _frames(entry.frames) + _notes(entry.notes)),
+        f"<h1>{text(entry.question)}</h1>",
+        f'<p class="answer">{text(answer.text) or "(no text)"}</p>',
+        f'<div class="reasons">{"".join(f"<p>{text(reason)}</p>" for reason in plan.reasons)}</div>',
+        section_html("", _facts(answer)),
+        section_html("Task type", _tasks(plan)),
+        section_html("Frames looked at", _clip(plan) + _frames(entry.frames) + _notes(entry.notes)),
         _pair(
-            _section("Time", _times(answer)), _section("Tokens", _tokens(plan)) + _section("Memory", _memory(answer))
+            section_html("Time", _times(answer)),
+            section_html("Tokens", _tokens(plan)) + section_html("Memory", _memory(answer)),
         ),
-        _section("Not done", _rejections(answer)) if answer.rejections else "",
-        _section("", f"<details><summary>As JSON</summary><pre>{_json(answer)}</pre></details>"),
+        section_html("Not done", _rejections(answer)) if answer.rejections else "",
+        section_html("", f"<details><summary>As JSON</summary><pre>{_json(answer)}</pre></details>"),
     ]
     return f"<article>\n{chr(10).join(part for part in parts if part)}\n</article>"
-
-
-def _section(title: str, content: str) -> str:
-    heading = f"<h2>{_text(title)}</h2>" if title else ""
-    return f"<section>{heading}{content}</section>"
 
 
 def _pair(left: str, right: str) -> str:
@@ -100,7 +76,7 @@ def _facts(answer: Answer) -> str:
         ("Total", milliseconds_text(answer.timings.total)),
         ("Peak memory", size_text(answer.peak_bytes)),
     ]
-    return f'<dl class="facts">{"".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in facts)}</dl>'
+    return f'<dl class="facts">{"".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in facts)}</dl>'
 
 
 def _tasks(plan: Plan) -> str:
@@ -130,7 +106,7 @@ def _figure(frame: Thumbnail, named: bool) -> str:
     picture = f"data:image/jpeg;base64,{b64encode(frame.jpeg).decode()}"
     size = f'width="{frame.width_px}" height="{frame.height_px}"'
     return (
-        f'<figure><img src="{picture}" {size} alt="frame at {when}"><figcaption>{_text(caption)}</figcaption></figure>'
+        f'<figure><img src="{picture}" {size} alt="frame at {when}"><figcaption>{text(caption)}</figcaption></figure>'
     )
 
 
@@ -177,11 +153,11 @@ def _memory(answer: Answer) -> str:
 
 
 def _notes(notes: Iterable[str]) -> str:
-    return "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+    return "".join(f'<p class="note">{text(note)}</p>' for note in notes)
 
 
 def _rejections(answer: Answer) -> str:
-    items = (f"<li>{_text(rejection.what)}: {_text(rejection.reason)}</li>" for rejection in answer.rejections)
+    items = (f"<li>{text(rejection.what)}: {text(rejection.reason)}</li>" for rejection in answer.rejections)
     return f"<ul>{''.join(items)}</ul>"
 
 
@@ -191,7 +167,7 @@ def _bars(rows: Iterable[str]) -> str:
 
 def _bar(name: str, share: float, value: str, kind: str = "") -> str:
     fill = f'<span class="track"><span class="fill" style="width:{_percent(share)}"></span></span>'
-    return f'<div class="row {kind}"><span class="name">{_text(name)}</span>{fill}<b>{_text(value)}</b></div>'
+    return f'<div class="row {kind}"><span class="name">{text(name)}</span>{fill}<b>{text(value)}</b></div>'
 
 
 def _percent(share: float) -> str:
@@ -199,8 +175,4 @@ def _percent(share: float) -> str:
 
 
 def _json(answer: Answer) -> str:
-    return _text(json.dumps(answer.to_json(), indent=2, ensure_ascii=False))
-
-
-def _text(value: str) -> str:
-    return escape(harmless(value))
+    return text(json.dumps(answer.to_json(), indent=2, ensure_ascii=False))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 
 def milliseconds_text(milliseconds: float) -> str:
     """Milliseconds as "0.4 ms", "35 ms", "1.24 s"."""
@@ -19,12 +17,3 @@ def clock_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     tail = f"{rest / 100:05.2f}"
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
-
-
-def harmless(text: str) -> str:
-    """`text` without what would steer a terminal: a file name or a model's answer may hold anything."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(c) else c for c in text)
-
-
-def _steers(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs")

@@ -25,11 +25,11 @@ from tam_edge.export.language import write_gguf
 from tam_edge.export.manifest import LANGUAGE_FILES, TOKENIZER_FILE, VISION_FILE, draft_manifest, projector_file
 from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import compare_projector, compare_vision
-from tam_edge.export.place import building, check_place
 from tam_edge.export.projector import projector_graph
 from tam_edge.export.vision import vision_graph
 from tam_edge.models.checkpoint import CONFIG_FILE, PARTS, load_checkpoint
 from tam_edge.models.tallva import TallVA
+from tam_edge.quant.place import building, check_place
 from tam_edge.runtime.budget import default_limit
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.consistency import problems
@@ -78,7 +78,7 @@ def export_bundle(
         ParityError: a file does not compute what its PyTorch module computes.
     """
     check_folders(run, out)
-    with building(out) as partial:
+    with building(out, [run]) as partial:
         _build(run, partial, facts, questions, first_seed, progress)
     return load_bundle(out, verify=True)
 
@@ -154,7 +154,7 @@ def check_folders(run: Path, out: Path) -> None:
     missing = [name for name in needed if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run} lacks {', '.join(missing)}: finish the training first, or name another run")
-    check_place(out)
+    check_place(out, [run])
 
 
 def _training_facts(run: Path) -> Iterator[tuple[str, float | int | str]]:

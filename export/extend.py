@@ -26,6 +26,7 @@ from tam_edge.export.manifest import inductor_engine
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_questions import LabelledQuestion
 from tam_edge.models.inductor_tokenizer import encode, plain
+from tam_edge.quant.place import building, check_place
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.manifest import Manifest
@@ -110,16 +111,9 @@ def extend_bundle(
     progress(f"fitting {len(train)} questions of the new type beside {len(old.train)} others")
     row = fit_row(said(train), said(old.train), inductor.temperature)
     progress("writing and measuring the new graph")
-    partial = out.resolve().with_name(f".{out.resolve().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(loaded.path, partial)
+    with building(out, [loaded.path]) as partial:
+        shutil.copytree(loaded.path, partial, dirs_exist_ok=True)
         _write(loaded, partial, rule, row)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     written = load_bundle(out, verify=True)
     return _measure(written, tokenizer, said(_texts(old.test))[0], old, rule.name, train, test, began)
 
@@ -145,8 +139,9 @@ class _Said:
 def _check(bundle: Bundle, out: Path, rule: TaskRule) -> None:
     if rule.name in bundle.manifest.inductor.tasks:
         raise UsageError(f"{bundle.path.name} knows the task type {rule.name!r} already: choose another name")
-    if out.exists() and (out.resolve() == bundle.path or not (out / MANIFEST_FILE).is_file()):
-        raise UsageError(f"{out} is there and is no bundle, or is the one to extend: name another folder")
+    if out.resolve().is_relative_to(bundle.path):
+        raise UsageError(f"{out} is the bundle to extend, or lies in it: name another folder")
+    check_place(out, [bundle.path])
     for spec in bundle.manifest.inductor.engines:
         names = [output.name for output in onnx.load(bundle.file(spec)).graph.output] if spec.backend == "onnx" else []
         if names != list(OUTPUTS):

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from gguf import GGUFWriter, LlamaFileType
 
-from tam_edge.export.full_size import TEXT_SHAPES, VISION_SHAPES, TextShape, VisionShape, shapes
+from tam_edge.export.full_size_shapes import TEXT_SHAPES, VISION_SHAPES, TextShape, VisionShape, shapes
 from tam_edge.export.language import ARCHITECTURE, PRE_TOKENIZER, gguf_name
 from tam_edge.quant.graph import SMALLEST
 from tam_edge.quant.language import TYPES, LanguageType, planned

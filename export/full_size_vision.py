@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnx
 import torch
 
-from tam_edge.export.full_size import VISION_SHAPES
+from tam_edge.export.full_size_shapes import VISION_SHAPES
 from tam_edge.export.vision import vision_graph
 from tam_edge.models.config import VisionConfig
 from tam_edge.models.vision import VisionTransformer
 from tam_edge.quant.encoder import GraphType, shrink
+from tam_edge.quant.graph_file import graph_bytes, save_graph
 from tam_edge.runtime.engines.onnx import OnnxEngine
 
 EXACT = "fp32"
@@ -40,7 +40,7 @@ def bench(
         folder = Path(place)
         files = {EXACT: folder / "vision.onnx"}
         shape = VISION_SHAPES[name]
-        onnx.save(vision_graph(_encoder(name, layers, experts)), files[EXACT])
+        save_graph(vision_graph(_encoder(name, layers, experts)), files[EXACT])
         draw = np.random.default_rng(0)
         pixels = draw.uniform(-1, 1, (1, 3, shape.image_px, shape.image_px)).astype(np.float32)
         errors = {EXACT: 0.0}
@@ -64,7 +64,7 @@ def bench(
                     "cpu_ms_per_frame": round(cpu, 2),
                     "faster": round(exact[0] / wall, 3),
                     "faster_cpu": round(exact[1] / cpu, 3),
-                    "size_bytes": files[kind].stat().st_size,
+                    "size_bytes": graph_bytes(files[kind]),
                     "error": round(errors[kind], 5),
                 }
                 for kind, (wall, cpu) in times.items()

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from tam_edge.quant.graph_file import EXTERNAL_BYTES, SMALL_BYTES, WeightsFile, weights_file
+
 OPSET = 20
 """First operator set with Gelu; onnxruntime 1.23 runs it."""
 IR_VERSION = 10
@@ -26,46 +28,6 @@ Attribute = int | float | str | Sequence[int]
 """Values an attribute of a node may have."""
 Shape = Sequence[int | str]
 """Axes of a value; a name is an axis of any length."""
-
-
-EXTERNAL_BYTES = 256 * 1024**2
-"""A graph with more weights than this keeps them in a file beside it: protobuf ends at 2 GB, and onnxruntime maps such
-a file where it would hold a graph's own weights twice while it opens it."""
-PAGE_BYTES = 4096
-"""Weights in a file of their own start at multiples of this, as mapping needs."""
-SMALL_BYTES = 1024
-"""Constants up to this size (shapes, biases) stay in the graph."""
-
-
-WEIGHTS_SUFFIX = ".weights"
-"""What the name of that file ends with, after the graph's own name."""
-
-
-class WeightsFile:
-    """A file beside a graph that its large constants are appended to."""
-
-    def __init__(self, path: Path) -> None:
-        """Create `path`, empty."""
-        self.path = path
-        """The file."""
-        path.write_bytes(b"")
-
-    def add(self, name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
-        """Append `array`; returns the tensor that points at it."""
-        with self.path.open("r+b") as stream:
-            start = -(-stream.seek(0, 2) // PAGE_BYTES) * PAGE_BYTES
-            stream.seek(start)
-            np.ascontiguousarray(array).tofile(stream)
-        place = {"location": self.path.name, "offset": str(start), "length": str(array.nbytes)}
-        tensor = onnx.TensorProto(
-            name=name,
-            dims=array.shape,
-            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-            data_location=TensorProto.EXTERNAL,
-        )
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=value)
-        return tensor
 
 
 class Graph:
@@ -151,4 +113,4 @@ def external_weights(path: Path, module: nn.Module) -> WeightsFile | None:
     """The file for the weights of a graph at `path` that computes `module`; None where they fit into the graph."""
     if sum(parameter.numel() * 4 for parameter in module.parameters()) <= EXTERNAL_BYTES:
         return None
-    return WeightsFile(path.with_name(path.name + WEIGHTS_SUFFIX))
+    return WeightsFile(weights_file(path))

@@ -6,10 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tam_edge.export.facts import BundleFacts
-from tam_edge.export.graph import WEIGHTS_SUFFIX
 from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
+from tam_edge.quant.graph_file import weights_file
 from tam_edge.quant.peak import Inputs, graph_peak_bytes, language_peak_bytes
 from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import (
@@ -163,7 +163,7 @@ def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineS
     Raises:
         EngineError: it cannot be opened or run.
     """
-    beside = path.with_name(path.name + WEIGHTS_SUFFIX)
+    beside = weights_file(path)
     return EngineSpec(
         **file_spec(path).model_dump(),
         backend="onnx",

@@ -10,10 +10,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tam_edge.export.graph import CONTRIB, Attribute, Graph, WeightsFile
+from tam_edge.export.graph import CONTRIB, Attribute, Graph
 from tam_edge.models.config import VisionConfig
 from tam_edge.models.moe import MLP, MoEMLP
 from tam_edge.models.vision import Attention, VisionBlock, VisionTransformer
+from tam_edge.quant.graph_file import WeightsFile
 
 
 def vision_graph(encoder: VisionTransformer, weights: WeightsFile | None = None) -> onnx.ModelProto:

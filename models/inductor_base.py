@@ -91,7 +91,7 @@ def _cut(body: PreTrainedModel, rows: Tensor | None, max_tokens: int) -> PreTrai
 
 
 def _body(folder: Path) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not isinstance(config, BertConfig | LlamaConfig):
         raise UsageError(f"{folder} holds a {config.model_type} model: take a bert or a llama checkpoint")
     kind: type[PreTrainedModel] = BertModel if isinstance(config, BertConfig) else LlamaModel

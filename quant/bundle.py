@@ -1,53 +1,44 @@
-"""A new bundle beside its place, moved there when it is whole: Ctrl-C, a full disk or an error leave nothing behind."""
+"""A new bundle made of an old one: what is changed comes from a scratch folder, everything else is copied."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tam_edge.runtime.budget import size_text
+from tam_edge.quant import place
+from tam_edge.quant.graph_file import WEIGHTS_SUFFIX, weights_file
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle
 from tam_edge.runtime.consistency import problems
-from tam_edge.runtime.errors import BundleError, TamEdgeError, UsageError
-from tam_edge.runtime.integrity import forget
+from tam_edge.runtime.errors import BundleError, UsageError
+from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import EngineSpec, FileSpec
 
+Backend = Literal["onnx", "gguf"]
+IMAGES = "image projector"
+"""Role of the projector of still images."""
 SCRATCH = ".scratch"
 """Folder inside the unfinished bundle where candidates are made and measured."""
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM}
 
 
 @contextmanager
 def building(source: Bundle, out: Path) -> Iterator[Path]:
-    """A folder to build in; after the block it stands at `out`, after an exception it is gone.
-
-    An older bundle at `out` is replaced.
+    """A folder to build in, with a scratch folder inside; after the block it stands at `out`, or nothing does.
 
     Raises:
-        UsageError: `out` is the source, holds something else, or there is no room for it.
+        UsageError: `out` is the source or lies in it, holds something else, or there is no room for it.
         TamEdgeError: it cannot be written.
     """
-    _check_place(source, out)
-    partial = out.resolve().with_name(f".{out.resolve().name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / SCRATCH).mkdir(parents=True)
+    if out.resolve().is_relative_to(source.path):
+        raise UsageError(f"--out {out} is the bundle that is read, or lies in it: name another folder")
+    with place.building(out, [source.path], _needed_bytes(source)) as partial:
+        (partial / SCRATCH).mkdir()
         yield partial
         shutil.rmtree(partial / SCRATCH)
-        _move(partial, out.resolve())
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        raise TamEdgeError(f"cannot write {out}: {error.strerror}; make room or name another --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def stand_in(source: Bundle, folder: Path) -> Bundle:
@@ -64,10 +55,12 @@ def stand_in(source: Bundle, folder: Path) -> Bundle:
 
 
 def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manifest:
-    """The manifest with one engine alone in each of these roles: "language", "encoder NAME", "projector GRID"."""
+    """The manifest with one engine alone in these roles: "language", "encoder NAME", "projector GRID", IMAGES."""
     changed: dict[str, Any] = {}
     if "language" in engines:
         changed["language"] = manifest.language.model_copy(update={"engines": (engines["language"],)})
+    if manifest.images is not None and IMAGES in engines:
+        changed["images"] = manifest.images.model_copy(update={"projector": (engines[IMAGES],)})
     for key, kind in (("encoders", "encoder"), ("projectors", "projector")):
         changed[key] = {
             name: spec.model_copy(update={"engines": (engines[f"{kind} {name}"],)})
@@ -78,16 +71,21 @@ def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manif
     return manifest.model_copy(update=changed)
 
 
-def engine_spec(path: Path, name: str, backend: str, precision: str, peak_bytes: int) -> EngineSpec:
-    """What the manifest says about a finished file that will be called `name`."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    facts = {"file": name, "sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
-    return EngineSpec.model_validate(
-        {**facts, "backend": backend, "precision": precision[:200], "peak_bytes": peak_bytes}
+def engine_spec(path: Path, name: str, backend: Backend, precision: str, peak_bytes: int) -> EngineSpec:
+    """What the manifest says about a finished file called `name`, and about the weights beside it."""
+    beside = weights_file(path)
+    return EngineSpec(
+        **_facts(path, name),
+        backend=backend,
+        precision=precision[:200],
+        peak_bytes=peak_bytes,
+        weights=FileSpec(**_facts(beside, weights_file(Path(name)).as_posix())) if beside.is_file() else None,
     )
+
+
+def engine_bytes(spec: EngineSpec) -> int:
+    """Size of an engine's file with the weights beside it."""
+    return spec.size_bytes + (spec.weights.size_bytes if spec.weights is not None else 0)
 
 
 def fill(source: Bundle, folder: Path, manifest: Manifest) -> Bundle:
@@ -112,37 +110,16 @@ def fill(source: Bundle, folder: Path, manifest: Manifest) -> Bundle:
     return Bundle(folder.resolve(), manifest)
 
 
-def _check_place(source: Bundle, out: Path) -> None:
-    place = out.resolve()
-    if place == source.path or source.path in place.parents or place in source.path.parents:
-        raise UsageError(f"--out {out} is the bundle that is read, or lies in it: name another folder")
-    if out.exists() and not (out / MANIFEST_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there and is no bundle: name another folder")
-    above = next(folder for folder in place.parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write {out}: {above} may not be written to; name another folder")
+def _facts(path: Path, name: str) -> dict[str, Any]:
+    return {"file": name, "sha256": file_sha256(path), "size_bytes": path.stat().st_size}
+
+
+def _needed_bytes(source: Bundle) -> int:
+    """A copy of every file, and three of the largest graph: drafts, and graphs that show their hidden states."""
     files = {spec.file: spec.size_bytes for spec in source.manifest.files().values()}
-    largest = max((size for name, size in files.items() if name.endswith(".onnx")), default=0)
-    needed, free = sum(files.values()) + 3 * largest, shutil.disk_usage(above).free
-    if free < needed:
-        raise UsageError(
-            f"{above} has {size_text(free)} free, about {size_text(needed)} are needed meanwhile: make room"
-        )
-
-
-def _move(partial: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.replace(old)
-    try:
-        partial.replace(out)
-    except BaseException:
-        if old.exists():
-            old.replace(out)
-        raise
-    forget(out)
-    shutil.rmtree(old, ignore_errors=True)
+    graphs = (".onnx", f".onnx{WEIGHTS_SUFFIX}")
+    largest = max((size for name, size in files.items() if name.endswith(graphs)), default=0)
+    return sum(files.values()) + 3 * largest
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from tam_edge.quant.graph import SMALLEST, Site, read_graph, save_graph, sites
+from tam_edge.quant.graph import SMALLEST, Site, sites
+from tam_edge.quant.graph_file import read_graph, save_graph
 from tam_edge.quant.keep import EXACT, StageNoise, bits_within
 from tam_edge.quant.layers import Feed, Observed
 from tam_edge.quant.rewrite import Bits, halved, quantised, statically
@@ -109,8 +110,7 @@ class _Task:
         model = quantised(self.model, chosen)
         calibrated = [key for key, n in bits.items() if n != EXACT and key in fixed]
         if calibrated:
-            statically(model, calibrated, self.feeds, path)
-            return read_graph(path)
+            model = statically(model, calibrated, self.feeds, path)
         save_graph(model, path)
         return model
 

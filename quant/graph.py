@@ -8,21 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tam_edge.runtime.errors import EngineError, UsageError
-
 SMALLEST = 8_192
 """Matrices with fewer numbers stay as they are: they weigh nothing."""
-FILE_LIMIT_BYTES = 2**31 - 1
-"""Largest ONNX file; larger graphs would keep their weights in a second one, for which a bundle has no place."""
 MIXTURE = "MoE"
 """onnxruntime's fused mixture of experts."""
 CONTRIB = "com.microsoft"
@@ -43,35 +37,6 @@ class Site:
     """The hidden state it adds to: the first residual sum after it; "" behind the last one."""
     numbers: int
     """How many numbers its matrices hold."""
-
-
-def read_graph(path: Path) -> onnx.ModelProto:
-    """Read a graph with its weights.
-
-    Raises:
-        EngineError: it is no ONNX file.
-    """
-    try:
-        return onnx.load(path)
-    except (DecodeError, OSError, ValueError) as error:
-        raise EngineError(f"{path}: this is no readable ONNX file; make the bundle again") from error
-
-
-def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph into one file.
-
-    Raises:
-        UsageError: it does not fit into one.
-    """
-    size = sum(weight_bytes(tensor) for tensor in model.graph.initializer)
-    if size > FILE_LIMIT_BYTES - (1 << 20):
-        raise UsageError(f"{path.name} would have {size / 1e9:.1f} GB, an ONNX file holds 2.1: choose fewer bits")
-    onnx.save(model, path)
-
-
-def weight_bytes(tensor: onnx.TensorProto) -> int:
-    """Bytes of a stored array."""
-    return int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -13,7 +13,6 @@ import ctypes
 import json
 import math
 import re
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
+from tam_edge.quant.child import run_module
 from tam_edge.runtime.errors import EngineError, UsageError
 from tam_edge.runtime.natives import import_native
 
@@ -117,8 +117,7 @@ def planned(source: Path, kind: LanguageType) -> Stored:
 
 
 def _in_a_child(source: Path, kind: str, task: dict[str, Any]) -> str:
-    command = [sys.executable, "-m", "tam_edge.quant.language", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = run_module("tam_edge.quant.language", task)
     if done.returncode == 0:
         return done.stderr
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tam_edge.quant.graph import cut_at, hidden_states, mixtures, save_graph, with_outputs
+from tam_edge.quant.graph import cut_at, hidden_states, mixtures, with_outputs
+from tam_edge.quant.graph_file import save_graph
 from tam_edge.runtime.engines.onnx import OnnxEngine
 
 Feed = Mapping[str, NDArray[np.float32]]

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.models.evaluate.derive import graph_engine
-from tam_edge.quant.bundle import engine_spec
+from tam_edge.quant.bundle import IMAGES, engine_spec
 from tam_edge.quant.encoder import ExpertType, GraphType, shrink
+from tam_edge.quant.graph_file import move_graph
 from tam_edge.quant.language import LanguageType, quantise_language
 from tam_edge.quant.layers import Feed
 from tam_edge.quant.peak import Inputs, graph_peak_bytes, language_peak_bytes
@@ -21,7 +22,7 @@ from tam_edge.quant.samples import Sample, pixel_frames
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.manifest import EncoderSpec, ProjectorSpec
+from tam_edge.runtime.manifest import EncoderSpec, ProjectorInput
 from tam_edge.runtime.schema import EngineSpec
 from tam_edge.runtime.vision import CHUNK_FRAMES, PatchFeatures, preprocess
 
@@ -33,7 +34,7 @@ _FULL = ("f16", "bf16", "f32", "fp16", "fp32")  # what bundles call a GGUF that 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """New engines by role ("language", "encoder NAME", "projector GRID"), and what is to be said about each."""
+    """New engines by role ("language", "encoder NAME", "projector GRID", IMAGES), and what is to be said about each."""
 
     engines: dict[str, EngineSpec] = field(default_factory=dict)
     """For the manifest."""
@@ -88,10 +89,18 @@ def make_projectors(bench: Workbench, kind: GraphType) -> Made:
     if not manifest.projectors:
         raise UsageError(f"{bench.source.path.name} has no projectors: leave --projectors out")
     encoder = manifest.encoders[manifest.strategies[0].encoders[0]]
-    for grid, spec in manifest.projectors.items():
-        engine = graph_engine(spec.engines, f"projector {grid}")
-        feeds = list(_projector_feeds(bench.features, spec))
-        _graph(bench, made, f"projector {grid}", engine, (kind, None), feeds, _projector_shapes(spec, encoder))
+    roles = {f"projector {grid}": (spec.engines, spec.inputs) for grid, spec in manifest.projectors.items()}
+    if manifest.images is not None:
+        roles[IMAGES] = (manifest.images.projector, ("features",))
+    done: dict[str, str] = {}
+    for role, (engines, inputs) in roles.items():
+        engine = graph_engine(engines, role)
+        if engine.file in done:  # that of images is often the one of the largest grid
+            made.engines[role] = made.engines[done[engine.file]]
+            continue
+        feeds = list(_projector_feeds(bench.features, inputs))
+        _graph(bench, made, role, engine, (kind, None), feeds, _projector_shapes(inputs, encoder))
+        done[engine.file] = role
     return made
 
 
@@ -139,13 +148,13 @@ def _graph(
     name = _file_name(engine.file, result.precision)
     path = bench.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft.replace(path)
+    move_graph(draft, path)
     bench.progress(f"measuring the memory of {name}")
     made.engines[role] = engine_spec(path, name, "onnx", result.precision, graph_peak_bytes(path, peak))
     made.details[role] = result.to_json()
 
 
-def _projector_feeds(features: Sequence[PatchFeatures], spec: ProjectorSpec) -> Sequence[Feed]:
+def _projector_feeds(features: Sequence[PatchFeatures], inputs: Sequence[ProjectorInput]) -> Sequence[Feed]:
     frames = np.concatenate([one.values for one in features])
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(CALIBRATION_FRAMES, len(frames))).round().astype(int))
     times = np.linspace(0, 1, len(chosen), dtype=np.float32)
@@ -157,13 +166,13 @@ def _projector_feeds(features: Sequence[PatchFeatures], spec: ProjectorSpec) -> 
         }
         for step, index in enumerate(chosen)
     ]
-    return [{name: one[name] for name in spec.inputs} for one in values]
+    return [{name: one[name] for name in inputs} for one in values]
 
 
-def _projector_shapes(spec: ProjectorSpec, encoder: EncoderSpec) -> Inputs:
+def _projector_shapes(inputs: Sequence[ProjectorInput], encoder: EncoderSpec) -> Inputs:
     features = (CHUNK_FRAMES, encoder.grid_side**2, encoder.width)
     shapes = {"features": features, "previous_features": features, "time_fraction": (CHUNK_FRAMES,)}
-    return {name: ("float32", shapes[name]) for name in spec.inputs}
+    return {name: ("float32", shapes[name]) for name in inputs}
 
 
 def _input_names(path: Path) -> tuple[str, ...]:

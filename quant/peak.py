@@ -8,7 +8,6 @@ The library itself is loaded before the count starts; several engines share it.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.models.config import LanguageConfig
+from tam_edge.quant.child import run_module
 from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
 from tam_edge.runtime.engines.llamacpp import CHUNK_TOKENS, PLAIN_ATTENTION_BYTES, LlamaCppEngine
 from tam_edge.runtime.engines.onnx import OnnxEngine
@@ -64,8 +64,7 @@ def language_bytes(file_bytes: int, config: LanguageConfig, context: int, *, exa
 
 
 def _in_a_child(task: dict[str, Any]) -> int:
-    command = [sys.executable, "-m", "tam_edge.quant.peak", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_module("tam_edge.quant.peak", task)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise EngineError(f"{Path(task['path']).name} could not be measured: {last}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
+
+from tam_edge.runtime.page import text
 
 WIDTH = 760
 """Width of both pictures in user units; the page scales them."""
@@ -51,7 +52,7 @@ def layer_errors(stages: Sequence[dict[str, Any]]) -> str:
         width = max(1.5, step * 0.6)
         bits = ", ".join(f"{kind} {'fp32' if n == 32 else f'{n} bits'}" for kind, n in stage["bits"].items())
         title = (
-            f"<title>{escape(stage['stage'])}: adds {stage['added']:.2%}, {stage['so_far']:.2%} so far; {bits}</title>"
+            f"<title>{text(stage['stage'])}: adds {stage['added']:.2%}, {stage['so_far']:.2%} so far; {bits}</title>"
         )
         box = f'x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(0.5, floor - y):.1f}"'
         parts.append(f'<rect class="new" {box}>{title}</rect>')
@@ -63,9 +64,9 @@ def layer_errors(stages: Sequence[dict[str, Any]]) -> str:
 
 
 def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text(words)}</text>'
 
 
 def _svg(parts: Sequence[str], height: float, label: str) -> str:
     inside = "".join(parts)
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">{inside}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{text(label)}">{inside}</svg>'

@@ -10,13 +10,13 @@ from typing import Any
 
 from tam_edge.quant.agreement import accuracy, agreement
 from tam_edge.quant.baseline import Reference, references, stage_errors
-from tam_edge.quant.bundle import SCRATCH, building, fill, stand_in, with_engines
+from tam_edge.quant.bundle import IMAGES, SCRATCH, building, engine_bytes, fill, stand_in, with_engines
 from tam_edge.quant.candidates import LANGUAGE, PROJECTORS, VISION, fitting, peak_bytes
 from tam_edge.quant.chain import Chain
-from tam_edge.quant.imatrix import Imatrix, Part, measure
+from tam_edge.quant.imatrix import Part, measure
 from tam_edge.quant.parts import Made, Workbench, make_language, make_projectors, make_vision
 from tam_edge.quant.request import Request
-from tam_edge.quant.samples import Material, Sample, given, limited, samples, street
+from tam_edge.quant.samples import Material, Sample, check_videos, given, limited, samples, street
 from tam_edge.quant.speed import compare_speed
 from tam_edge.runtime.bundle import Bundle, load_bundle
 from tam_edge.runtime.manifest import Manifest
@@ -41,6 +41,7 @@ def quantise(request: Request, progress: Progress = lambda _: None) -> dict[str,
     with ExitStack() as stack:
         material = stack.enter_context(_material(request))
         compared = limited(given(request.compare, request.ask), request.samples) if request.compare else material
+        check_videos(compared)
         with building(source, request.out) as folder:
             found = samples(source, material, threads=request.threads, progress=progress)
             with Chain(source, request.threads) as original:
@@ -117,7 +118,6 @@ def _importance(
 ) -> Path | None:
     """The file given, or one measured on the calibration prompts and the original's answers where videos are given."""
     if request.imatrix is not None:
-        Imatrix.load(request.imatrix)
         return request.imatrix
     rounds = request.target_bytes is not None or request.language not in (None, "f16", "Q8_0")
     if not request.calibrate or not rounds:
@@ -145,9 +145,13 @@ def _material(request: Request) -> Iterator[Material]:
 
 def _named(manifest: Manifest, old: Manifest, parts: Mapping[str, Made]) -> Manifest:
     """The manifest with a name of its own, and with parity figures only of files that are still there."""
-    gone = {VISION: "vision", PROJECTORS: "projector", LANGUAGE: "language"}
-    prefixes = tuple(gone[part] for part in parts)
+    gone = {VISION: ("vision", "image"), PROJECTORS: ("projector", "image"), LANGUAGE: ("language",)}
+    prefixes = tuple(prefix for part in parts for prefix in gone[part])
+    if parts:
+        prefixes += ("language_answers", "language_questions")  # were answered by all parts together
     parity = {key: value for key, value in old.parity.items() if not (prefixes and key.startswith(prefixes))}
+    if parts and "verified" in parity:
+        parity["verified"] = f"{parity['verified']}; before it was quantised"
     for part in parts.values():
         for role, detail in part.details.items():
             if "error" in detail:
@@ -158,12 +162,17 @@ def _named(manifest: Manifest, old: Manifest, parts: Mapping[str, Made]) -> Mani
 
 
 def _files(old: Manifest, new: Manifest) -> Iterator[dict[str, Any]]:
-    """Every role's first engine in both: what a device opens."""
+    """Every role's first engine in both: what a device opens. Sizes include the weights beside a graph."""
     for role, before, after in _roles(old, new):
         yield {
             "role": role,
             **{
-                who: {key: getattr(spec, key) for key in ("file", "precision", "size_bytes", "peak_bytes")}
+                who: {
+                    "file": spec.file,
+                    "precision": spec.precision,
+                    "size_bytes": engine_bytes(spec),
+                    "peak_bytes": spec.peak_bytes,
+                }
                 for who, spec in (("old", before), ("new", after))
             },
         }
@@ -175,12 +184,15 @@ def _roles(old: Manifest, new: Manifest) -> Iterator[tuple[str, EngineSpec, Engi
         yield f"encoder {name}", encoder.engines[0], new.encoders[name].engines[0]
     for grid, projector in old.projectors.items():
         yield f"projector {grid}", projector.engines[0], new.projectors[grid].engines[0]
+    if old.images is not None and new.images is not None:
+        yield IMAGES, old.images.projector[0], new.images.projector[0]
     yield "language", old.language.engines[0], new.language.engines[0]
 
 
 def _size(old: Manifest, new: Manifest) -> dict[str, Any]:
-    before = sum(engine.size_bytes for _, engine, _ in _roles(old, new))
-    after = sum(engine.size_bytes for _, _, engine in _roles(old, new))
+    """Of the same files; one that has two roles counts once."""
+    before = sum({engine.file: engine_bytes(engine) for _, engine, _ in _roles(old, new)}.values())
+    after = sum({engine.file: engine_bytes(engine) for _, _, engine in _roles(old, new)}.values())
     return {"old_bytes": before, "new_bytes": after, "smaller": round(before / after, 3)}
 
 

@@ -1,47 +1,27 @@
-"""`--report`: one HTML page with pictures inside it that says what was saved and what it cost; the JSON stands in it.
-
-The page loads nothing from outside, and every text that came from outside is escaped.
-"""
+"""`--report`: one HTML page that says what was saved and what it cost, in pictures and tables, with the JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tam_edge.quant.picture import layer_errors, sizes
 from tam_edge.runtime.budget import size_text
 from tam_edge.runtime.errors import TamEdgeError
+from tam_edge.runtime.page import page_html, section_html, text
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
-:root { color-scheme: light dark; --page: #f6f5f2; --card: #fff; --ink: #1d1f23; --soft: #646973; --line: #e2e0da;
-  --old: #b9bcc2; --new: #0d6b8c; --second: #b5661b; }
-@media (prefers-color-scheme: dark) { :root { --page: #121417; --card: #1a1d22; --ink: #e8e9ec; --soft: #9ba1ac;
-  --line: #2c3038; --old: #565c66; --new: #56bcdf; --second: #e39a55; } }
-* { box-sizing: border-box; }
-body { margin: 0; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink); overflow-wrap: anywhere;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-main, footer { max-width: 60rem; margin: 0 auto; }
-footer, .note { color: var(--soft); font-size: .875rem; }
 h1 { font-size: clamp(1.4rem, 5vw, 2rem); line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: .8125rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); margin: 0 0 .75rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1.125rem;
-  margin-top: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .625rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 th { color: var(--soft); font-weight: 500; }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
-svg text { fill: var(--ink); } svg .old { fill: var(--old); } svg .new { fill: var(--new); }
+svg text { fill: var(--ink); } svg .old { fill: var(--faint); } svg .new { fill: var(--accent); }
 svg .rule { stroke: var(--line); } svg .line { fill: none; stroke: var(--second); stroke-width: 2; }
-ul { margin: 0; padding-left: 1.125rem; } summary { cursor: pointer; color: var(--soft); }
-pre { font-size: .8125rem; white-space: pre-wrap; }
-@media print { body { background: none; } section { break-inside: avoid; } }
 """
 
 
@@ -60,26 +40,9 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 def report_html(report: dict[str, Any]) -> str:
     """The whole page."""
     title = f"{report['bundle']['name']}: {report['size']['smaller']:.2f} times smaller"
-    body = "\n".join(_section(heading, content) for heading, content in _sections(report) if content)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-{"".join(f"<p>{escape(line)}</p>" for line in lines(report))}
-{body}
-</main>
-<footer>tam-edge {escape(version("tam-edge"))}</footer>
-</body>
-</html>
-"""
+    body = "\n".join(section_html(heading, content) for heading, content in _sections(report) if content)
+    head = f"<h1>{text(title)}</h1>\n{''.join(f'<p>{text(line)}</p>' for line in lines(report))}"
+    return page_html(title, f"{head}\n{body}", style=STYLE)
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
@@ -120,7 +83,7 @@ def _sections(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if report["accuracy"] is not None:
         yield "Accuracy", _accuracy(report["accuracy"])
     yield "Read this with it", _notes(report)
-    whole = escape(json.dumps(report, indent=1, ensure_ascii=False))
+    whole = text(json.dumps(report, indent=1, ensure_ascii=False))
     yield "", f"<details><summary>As JSON</summary><pre>{whole}</pre></details>"
 
 
@@ -205,7 +168,7 @@ def _target(target: dict[str, Any]) -> str:
     rows = [
         [one["part"], one["kind"], size_text(one["peak_bytes"]), f"{one['error']:.4f}"] for one in target["options"]
     ]
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in target["reasons"])
+    reasons = "".join(f"<li>{text(reason)}</li>" for reason in target["reasons"])
     return f"<ul>{reasons}</ul>" + _table(["part", "type", "peak memory", "divergence alone, nats"], rows)
 
 
@@ -239,16 +202,11 @@ def _notes(report: dict[str, Any]) -> str:
     return "".join(_note(note) for note in notes)
 
 
-def _section(title: str, content: str) -> str:
-    heading = f"<h2>{escape(title)}</h2>" if title else ""
-    return f"<section>{heading}{content}</section>"
-
-
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{text(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _note(words: str) -> str:
-    return f'<p class="note">{escape(words)}</p>'
+    return f'<p class="note">{text(words)}</p>'

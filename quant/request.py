@@ -9,6 +9,7 @@ from typing import get_args
 
 from tam_edge.models.evaluate.films import scene_seeds
 from tam_edge.quant.encoder import ExpertType, GraphType
+from tam_edge.quant.imatrix import Imatrix
 from tam_edge.quant.language import LanguageType
 from tam_edge.quant.samples import SAMPLES
 from tam_edge.runtime.errors import UsageError
@@ -60,7 +61,7 @@ class Request:
         """Refuse what cannot be meant.
 
         Raises:
-            UsageError: an unknown type, nothing to do, or a report that could not be written.
+            UsageError: an unknown type, nothing to do, no importance matrix, or a report that could not be written.
         """
         known = {"vision": GraphType, "experts": ExpertType, "projectors": ProjectorType, "language": LanguageType}
         for name, kinds in known.items():
@@ -78,16 +79,31 @@ class Request:
     def _check_files(self) -> None:
         if self.error_most is not None and not 0 < self.error_most < 10:
             raise UsageError(f"--error-most {self.error_most:g}: name a share of the standard deviation, such as 0.05")
-        if self.imatrix is not None and not self.imatrix.is_file():
-            raise UsageError(f"--imatrix {self.imatrix} is not there: name a file that llama-imatrix wrote")
+        if self.imatrix is not None:
+            if not self.imatrix.is_file():
+                raise UsageError(f"--imatrix {self.imatrix} is not there: name a file that llama-imatrix wrote")
+            Imatrix.load(self.imatrix)
         if self.report is not None:
             _check_writable(self.report)
+            self._check_report(self.report.resolve())
+
+    def _check_report(self, report: Path) -> None:
+        for folder in (self.bundle, self.out):
+            if report.is_relative_to(folder.resolve()):
+                raise UsageError(f"--report {self.report} lies in the bundle {folder}: name a file outside it")
+        reads = (*self.calibrate, *self.compare, *([self.imatrix] if self.imatrix else []))
+        if any(report in (path.resolve(), *(one.resolve() for one in _files_in(path))) for path in reads):
+            raise UsageError(f"--report {self.report} is one of the files that are read: name another one")
 
     @property
     def asked(self) -> dict[str, str]:
         """Types by part, as they were asked for."""
         named = {name: getattr(self, name) for name in ("vision", "experts", "projectors", "language")}
         return {name: kind for name, kind in named.items() if kind is not None}
+
+
+def _files_in(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
 
 
 def _check_writable(path: Path) -> None:

@@ -12,9 +12,13 @@ import onnx
 from tam_edge.quant.dense import int4_product, int8_product
 from tam_edge.quant.experts import Made, quantised_mixture
 from tam_edge.quant.graph import MIXTURE, arrays, gate_nodes, replaced
+from tam_edge.quant.graph_file import read_graph, weight_bytes
 from tam_edge.quant.rounding import Floats
+from tam_edge.runtime.errors import UsageError
 
 Bits = Literal[8, 4]
+FILE_LIMIT_BYTES = 2**31 - (1 << 20)
+"""Largest graph that holds its own weights, and all that onnxruntime's tools take: protobuf ends at 2 GB."""
 
 
 def quantised(model: onnx.ModelProto, chosen: Mapping[str, Bits]) -> onnx.ModelProto:
@@ -40,13 +44,19 @@ def quantised(model: onnx.ModelProto, chosen: Mapping[str, Bits]) -> onnx.ModelP
     return replaced(model, nodes, made)
 
 
-def statically(model: onnx.ModelProto, keys: Sequence[str], inputs: Sequence[Mapping[str, Floats]], path: Path) -> None:
-    """Write `model` to `path` with the chosen MatMuls in 8 bits and scales of activations fixed by `inputs`.
+def statically(
+    model: onnx.ModelProto, keys: Sequence[str], inputs: Sequence[Mapping[str, Floats]], path: Path
+) -> onnx.ModelProto:
+    """`model` with the chosen MatMuls in 8 bits and scales of activations fixed by `inputs`, made in the file `path`.
 
     onnxruntime's own calibration: quantise and dequantise nodes around each product, one scale per tensor from the
     smallest and largest value seen, one per column of the weights. The kernels are those of any quantised model, also
     where `quantised`'s are missing; outliers beyond the calibration data are cut.
+
+    Raises:
+        UsageError: the graph is larger than onnxruntime's calibration reads.
     """
+    _fits_one_file(model, "int8-static")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -78,10 +88,16 @@ def statically(model: onnx.ModelProto, keys: Sequence[str], inputs: Sequence[Map
         )
     finally:
         logging.disable(logging.NOTSET)
+    return read_graph(path)
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of `model` in float16 for a GPU, inputs and outputs float32; products that feed a gate stay float32."""
+    """A copy of `model` in float16 for a GPU, inputs and outputs float32; products that feed a gate stay float32.
+
+    Raises:
+        UsageError: the graph is larger than onnxruntime's conversion reads.
+    """
+    _fits_one_file(model, "fp16")
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     named = onnx.ModelProto()
@@ -91,3 +107,9 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     blocked = sorted(gate_nodes(named))
     small: onnx.ModelProto = convert_float_to_float16(named, keep_io_types=True, node_block_list=blocked)
     return small
+
+
+def _fits_one_file(model: onnx.ModelProto, kind: str) -> None:
+    size = sum(map(weight_bytes, model.graph.initializer))
+    if size > FILE_LIMIT_BYTES:
+        raise UsageError(f"{kind} can be made of graphs up to 2.1 GB, this one has {size / 1e9:.1f} GB: choose int8")

@@ -105,6 +105,16 @@ def street() -> Iterator[Material]:
         yield Material(f"{STREET_SCENES} scenes of the street camera, none of them evaluated on", tuple(asked))
 
 
+def check_videos(material: Material) -> None:
+    """Open every video: those that are only compared on are asked about when all the work is done.
+
+    Raises:
+        VideoError: one cannot be read.
+    """
+    for path, _ in material.asked:
+        open_video(path, threads=1).close()
+
+
 def limited(material: Material, most: int) -> Material:
     """At most `most` questions, of as many videos as possible."""
     kept: dict[Path, list[str]] = {}
@@ -135,6 +145,8 @@ def _sample(parts: Parts, video: Video, question: str) -> Sample:
     manifest = parts.bundle.manifest
     [estimate] = parts.inductor().classify([question])
     plan = make_plan(estimate, video.info, manifest, Limits())
+    if plan.images is not None:  # a graph is the same for a tile and for a frame: an image is one frame here
+        plan = make_plan(estimate, video.info, manifest, Limits(frames=1))
     if plan.visual_tokens > TOKENS_MOST and plan.frames > 1:
         fewer = max(1, plan.frames * TOKENS_MOST // plan.visual_tokens)
         plan = make_plan(estimate, video.info, manifest, Limits(frames=fewer, grid=plan.grid))

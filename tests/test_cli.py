@@ -20,8 +20,8 @@ from tam_edge.apps.cli import run
 from tam_edge.apps.commands import command_group
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.apps.render import progress
-from tam_edge.apps.units import harmless
 from tam_edge.runtime import VideoQA
+from tam_edge.runtime.page import harmless
 
 ANSWER_FIELDS = [
     *("schema_version", "bundle", "answer", "task", "confidence", "strategy", "frames", "grid", "expert"),

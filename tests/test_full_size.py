@@ -13,12 +13,16 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from tam_edge.export import full_size, full_size_bytes
-from tam_edge.export.full_size import CONTROL_TOKENS, TEXT_SHAPES, VISION_SHAPES, shapes, tokenizer, write_checkpoint
+from tam_edge.export.full_size import write_checkpoint
 from tam_edge.export.full_size_bytes import bundle_bytes
+from tam_edge.export.full_size_files import CONTROL_TOKENS, tokenizer
+from tam_edge.export.full_size_shapes import TEXT_SHAPES, VISION_SHAPES, shapes
 from tam_edge.export.full_size_vision import _encoder, bench
+from tam_edge.export.pretrained.source import ImportOptions, read_source
 from tam_edge.export.vision import vision_graph
 from tam_edge.quant.encoder import shrink
-from tam_edge.quant.graph import read_graph, sites, weight_bytes
+from tam_edge.quant.graph import sites
+from tam_edge.quant.graph_file import read_graph, weight_bytes
 from tam_edge.runtime.errors import UsageError
 
 TINY = TEXT_SHAPES["tiny"], VISION_SHAPES["tiny"]
@@ -122,6 +126,15 @@ def test_the_bench_compares_types_in_one_run(monkeypatch):
     told = bench("tiny", 1, 1, ["int8"], 2, 1)
     assert told["types"]["fp32"]["faster"] == 1
     assert told["types"]["int8"]["cpu_ms_per_frame"] > 0
+
+
+@pytest.mark.parametrize("layout", ["hugging-face", "llava-next"])
+def test_both_layouts_can_be_imported(tmp_path, layout):
+    write_checkpoint(tmp_path / "in", *TINY, layout=layout)
+    source = read_source(tmp_path / "in", ImportOptions())
+    assert (source.sizes.layout, source.sizes.newline) == (layout, "one" if layout == "hugging-face" else "grid")
+    assert source.sizes.config.vision.layers == TINY[1].layers
+    assert len(source.sizes.resolutions) == 36
 
 
 def test_a_place_that_is_taken_is_left_alone(checkpoint):

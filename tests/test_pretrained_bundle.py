@@ -22,9 +22,10 @@ from tam_edge.export import graph, manifest
 from tam_edge.export.cli import app
 from tam_edge.export.inductor import InductorExport, check_questions
 from tam_edge.export.pretrained import bundle as writing
-from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
-from tam_edge.export.pretrained.inductor import take_inductor
+from tam_edge.export.pretrained.inductor import _tasks, take_inductor
+from tam_edge.export.pretrained.source import ImportOptions
 from tam_edge.export.pretrained.weights import load_vision
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_tokenizer import encode
@@ -294,6 +295,9 @@ def test_a_classifier_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="its labels are joy, anger; needed: static attributes"):
         take_inductor(base, tmp_path)
     config = json.loads((base / "config.json").read_text())
+    for labels in ({"first": "joy"}, ["joy"]):
+        with pytest.raises(CheckpointError, match="id2label is no object from numbers to names"):
+            _tasks(base, {"id2label": labels})
     config["id2label"] = {str(i): f"LABEL_{i}" for i in range(8)}
     (base / "config.json").write_text(json.dumps(config))
     weights = load_file(base / "model.safetensors")

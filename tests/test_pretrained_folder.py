@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import LlavaOnevisionForConditionalGeneration, save_checkpoint, tiny_config, tiny_model
 
-from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.folder import CheckpointError, open_checkpoint
+from tam_edge.export.pretrained.sizes import read_sizes
+from tam_edge.export.pretrained.source import ImportOptions, read_source
+from tam_edge.export.pretrained.weights import check_tied_head
+from tam_edge.quant import place
 from tam_edge.runtime.errors import TamEdgeError, UsageError
 
 PLAIN = ImportOptions()
@@ -164,8 +170,16 @@ def test_shards_must_be_what_the_index_says(model: LlavaOnevisionForConditionalG
     said["weight_map"][FC1] = "../elsewhere.safetensors"
     index.write_text(json.dumps(said))
     assert "lies outside the folder" in refused(folder)
+    for name, line in (("x" * 5000, "cannot be reached: File name too long"), (".", ". is missing")):
+        index.write_text(json.dumps({"weight_map": {FC1: name}}))
+        assert line in refused(folder)
     index.write_text('{"weight_map": [1]}')
     assert "has no weight_map" in refused(folder)
+
+
+def test_one_file_comes_before_shards_as_in_transformers(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "left-over.safetensors"}}')
+    assert {stored.file.name for stored in open_checkpoint(folder).tensors.values()} == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00", '"x"'])
@@ -195,6 +209,21 @@ def test_a_config_that_is_no_json_object(folder: Path, text: str) -> None:
         (lambda c: c["text_config"].update(use_sliding_window=True), "use_sliding_window is not supported"),
         (lambda c: c["text_config"].update(num_key_value_heads=3), "must divide width"),
         (lambda c: c["text_config"].update(vocab_size=300), "has shape [384, 64], config.json makes it [300, 64]"),
+        (lambda c: c["text_config"].update(rope_scaling="yarn"), "rope_scaling is no JSON object"),
+        (lambda c: c["text_config"].update(rope_parameters={"rope_type": "yarn"}), "rope_parameters is not supported"),
+        (lambda c: c["text_config"].update(rope_parameters=7), "rope_parameters is no JSON object"),
+        (lambda c: c["text_config"].update(hidden_size=10**30), "hidden_size is larger than any model has it"),
+        (lambda c: c["text_config"].update(num_hidden_layers=10**6), "num_hidden_layers is larger than any model"),
+        (lambda c: c["text_config"].update(tokenizer_model_max_length="many"), "tokenizer_model_max_length is 'many'"),
+        (lambda c: c["text_config"].update(tokenizer_model_max_length=math.inf), "tokenizer_model_max_length is inf"),
+        (lambda c: c.update(image_grid_pinpoints=[[math.inf, 100]]), "no list of [height, width]"),
+        (
+            lambda c: c.update(image_grid_pinpoints=[[10**9 * 100, 100]]),
+            "multiples of the encoder's 100 px, up to 6400",
+        ),
+        (lambda c: c.update(image_grid_pinpoints="all"), "neither a list of [height, width] nor"),
+        (lambda c: c.update(mm_vision_tower="own", vision_config=[1]), "vision_config is no JSON object"),
+        (lambda c: c.update(mm_vision_tower="own", vision_config={"num_hidden_layers": 1}), "without a block"),
         (lambda c: c.pop("text_config"), "lacks text_config"),
         (lambda c: [c.pop("text_config"), c.pop("vision_config")], "names no image encoder"),
     ],
@@ -211,8 +240,51 @@ def test_an_untied_head_must_be_there(tmp_path: Path) -> None:
 
 def test_options_must_fit_the_checkpoint(folder: Path) -> None:
     assert "no grid may be larger" in refused(folder, ImportOptions(grids=(9, 4)))
+    told: list[str] = []
     with pytest.raises(UsageError, match=r"--inductor .* is no bundle, no training run"):
-        export_checkpoint(folder, folder.with_name("out"), ImportOptions(inductor=folder.parent))
+        export_checkpoint(folder, folder.with_name("out"), ImportOptions(inductor=folder.parent), progress=told.append)
+    assert told == ["taking over the Inductor"]  # and not at the end of an hour
+
+
+def test_a_context_without_room_for_a_frame_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config["text_config"].update(max_position_embeddings=11))
+    assert refused(folder).endswith("a context of 11 tokens is too short: 12 are needed")
+    edit_config(folder, lambda config: config["text_config"].update(max_position_embeddings=12))
+    read_source(folder, PLAIN)
+
+
+def test_a_tied_head_must_be_the_table(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(tied=True))
+    head, table = "language_model.lm_head.weight", model.model.language_model.embed_tokens.weight.detach()
+    same = open_checkpoint(save_checkpoint(tmp_path / "same", model, change={head: table.clone()}))
+    check_tied_head(same, read_sizes(same).config)
+    for name, other in {"other": table + 1, "rows": table[:-1].clone()}.items():
+        message = refused(save_checkpoint(tmp_path / name, model, change={head: other}))
+        assert f"{head} is not the embedding table, to which config.json ties it" in message
+
+
+def test_the_place_of_the_bundle_is_checked_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(out: Path) -> str:
+        with pytest.raises(UsageError) as error:
+            export_checkpoint(folder, out)
+        return str(error.value)
+
+    assert "is what is read, or holds it" in said(folder)
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"schema_version": 1, "inductor": 0, "encoders": 0, "language": 0})
+    )
+    assert "is what is read, or holds it" in said(tmp_path)  # a bundle that a checkpoint lies in
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "manifest.json").write_text('{"short_name": "my web page", "icons": []}')
+    assert "is there and is no bundle" in said(page)
+    (tmp_path / "file").write_text("x")
+    assert f"{tmp_path / 'file'} may not be written to" in said(tmp_path / "file" / "out")
+    assert "File name too long" in said(tmp_path / ("x" * 300))
+    monkeypatch.setattr(place.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    assert "0.1 MiB free, about 0.6 MiB are needed" in said(tmp_path / "out")
 
 
 def test_a_weight_that_f16_cannot_hold_is_named(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path) -> None:

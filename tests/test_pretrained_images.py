@@ -24,9 +24,11 @@ from tiny_checkpoint import (
 from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor
 
 from tam_edge.export import manifest
-from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+from tam_edge.export.pretrained.bundle import export_checkpoint
+from tam_edge.export.pretrained.deviation import error_of
 from tam_edge.export.pretrained.reference import Reference
-from tam_edge.export.pretrained.verify import error_of, said, verify_bundle
+from tam_edge.export.pretrained.source import ImportOptions
+from tam_edge.export.pretrained.verify import said, verify_bundle
 from tam_edge.models.street import make_scene, render
 from tam_edge.runtime import Bundle, Limits, Plan, TaskEstimate, UsageError, VideoQA, make_plan
 from tam_edge.runtime.answer import StageClock

@@ -31,10 +31,11 @@ from tam_edge.export.answers import evaluation_frames
 from tam_edge.export.language import Precision
 from tam_edge.export.parity import ParityError
 from tam_edge.export.pretrained import verify
-from tam_edge.export.pretrained.bundle import ImportOptions, export_checkpoint
+from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.folder import open_checkpoint
-from tam_edge.export.pretrained.reference import Reference, check_version
+from tam_edge.export.pretrained.reference import Reference, check_version, load_reference
 from tam_edge.export.pretrained.sizes import CheckpointSizes, read_sizes
+from tam_edge.export.pretrained.source import ImportOptions
 from tam_edge.export.pretrained.verify import compare_language, compare_vision, said, stop_ids, verify_bundle
 from tam_edge.models.street import make_scene
 from tam_edge.models.street.video import write_video
@@ -254,6 +255,13 @@ def test_a_mismatch_writes_no_bundle(checkpoint: Path, tmp_path: Path, monkeypat
 def test_a_transformers_with_other_features_is_refused(version: str) -> None:
     with pytest.raises(TamEdgeError, match=f"transformers {version} is too old"):
         check_version(version)
+
+
+def test_an_order_that_transformers_does_not_have_is_not_compared(checkpoint: Path) -> None:
+    folder = open_checkpoint(checkpoint)
+    sizes = read_sizes(replace(folder, config={**folder.config, "projector_order": "pool-then-project"}))
+    with pytest.raises(TamEdgeError, match="nothing to compare pool-then-project with"):
+        load_reference(folder, sizes)
 
 
 @pytest.mark.parametrize("version", ["4.57.2", "4.57.6", "5.0.0rc1", "5.23.0"])

@@ -175,11 +175,20 @@ def test_braces_in_a_template_are_text(folder: Path) -> None:
         ("{{ raise_exception('no system turn') }}", "no system turn"),
         ("{{ ''.__class__.__mro__ }}", "cannot be rendered"),
         (None, "it has no chat template"),
+        ([{"name": "default"}, "x"], "it has no chat template"),
+        ("x" * 9000 + CHAT, "longer than a prompt may be"),
+        (CHAT.replace("'<image>\n'", "'<image>' + 'x' * 300"), "longer than a prompt may be"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(folder: Path, template: str | None, said: str) -> None:
+def test_a_template_that_cannot_be_used_is_refused(folder: Path, template: object, said: str) -> None:
     edit(folder / "tokenizer_config.json", lambda config: config.update(chat_template=template))
     with pytest.raises(CheckpointError, match=said):
+        chat_of(folder)
+
+
+def test_a_template_that_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):
         chat_of(folder)
 
 
@@ -200,6 +209,13 @@ def test_every_end_of_text_is_a_stop(folder: Path) -> None:
     ids = [checkpoint_tokenizer().token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
     assert chat_of(folder).stop == ("<|im_end|>", "<|endoftext|>")
+
+
+@pytest.mark.parametrize("ids", [-1, 2**40, True, "2", [None, -3, [1]]])
+def test_what_is_no_token_ends_nothing(folder: Path, ids: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    edit(folder / "config.json", lambda config: config["text_config"].update(eos_token_id=ids))
+    assert chat_of(folder).stop == ("<|im_end|>",)
 
 
 def test_pixels_are_those_of_the_checkpoints_processor(folder: Path) -> None:
@@ -223,6 +239,8 @@ def test_pixels_are_those_of_the_checkpoints_processor(folder: Path) -> None:
         (lambda said: said.update(size={"height": 224, "width": 224}), "the image encoder takes 100 px"),
         (lambda said: said.pop("image_mean"), "image_mean and image_std are needed"),
         (lambda said: said.update(image_std=[0.5, 0.5, 0]), "image_mean and image_std are needed"),
+        (lambda said: said.update(size=100), "size is 100, the image encoder takes 100 px"),
+        (lambda said: said.update(size={"shortest_edge": 100}, do_center_crop=True), "do_center_crop cuts the picture"),
     ],
 )
 def test_pixels_that_the_runtime_cannot_make_are_refused(
@@ -231,6 +249,17 @@ def test_pixels_that_the_runtime_cannot_make_are_refused(
     edit(folder / "preprocessor_config.json", change)
     opened = open_checkpoint(folder)
     with pytest.raises(CheckpointError, match=said):
+        read_preprocessing(opened, read_sizes(opened))
+
+
+def test_frames_that_are_treated_otherwise_than_images_are_refused(folder: Path) -> None:
+    said = json.loads((folder / "preprocessor_config.json").read_text())
+    video = folder / "video_preprocessor_config.json"
+    video.write_text(json.dumps({**said, "video_processor_type": "LlavaOnevisionVideoProcessor"}))
+    opened = open_checkpoint(folder)
+    assert read_preprocessing(opened, read_sizes(opened)).mean == (0.5, 0.5, 0.5)
+    video.write_text(json.dumps({**said, "image_mean": [0.48, 0.46, 0.41]}))
+    with pytest.raises(CheckpointError, match=r"video_preprocessor_config\.json says otherwise than"):
         read_preprocessing(opened, read_sizes(opened))
 
 

@@ -143,9 +143,16 @@ def test_line_breaks_are_the_configs(said: str, merge: str, newline: str) -> Non
 
 def test_an_image_is_cut_only_where_the_config_says_so() -> None:
     assert sizes_of({**LLAVA_VIDEO_7B, "image_aspect_ratio": "pad"}).resolutions == ()
+    assert sizes_of({**LLAVA_VIDEO_7B, "image_aspect_ratio": "anyres_max_0"}).resolutions == ()
     older = sizes_of({**LLAVA_VIDEO_7B, "image_aspect_ratio": "anyres"})
     assert older.resolutions == ()
     assert "A single image is seen whole, without tiles; config.json says anyres." in older.notes
+
+
+def test_tiles_between_two_ends_are_all_there() -> None:
+    """As LLaVA-NeXT reads them: every height of the range with every width."""
+    found = sizes_of({**LLAVA_VIDEO_7B, "image_grid_pinpoints": "(1x2),...,(2x3)"}).resolutions
+    assert found == ((384, 768), (384, 1152), (768, 768), (768, 1152))
 
 
 @given(st.integers(1, 60))

@@ -6,8 +6,8 @@ import pytest
 from gguf.quants import dequantize
 from tiny_bundle import CONTEXT, EMBEDDING, FFN, decoder_shapes, language_tokenizer, write_gguf
 
-from tam_edge.export.full_size import TEXT_SHAPES, TextShape
 from tam_edge.export.full_size_bytes import write_hollow
+from tam_edge.export.full_size_shapes import TEXT_SHAPES, TextShape
 from tam_edge.quant.imatrix import Imatrix, measure
 from tam_edge.quant.language import TYPES, check_source, planned, quantise_language, stored
 from tam_edge.runtime.errors import EngineError, UsageError

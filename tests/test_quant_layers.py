@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tam_edge.quant import graph
 from tam_edge.quant.encoder import shrink
-from tam_edge.quant.graph import read_graph, sites
+from tam_edge.quant.graph import sites
+from tam_edge.quant.graph_file import read_graph
 from tam_edge.quant.keep import EXACT, StageNoise, bits_within, steps
 from tam_edge.quant.layers import OUTPUT, Observed
 from tam_edge.quant.rewrite import quantised

@@ -17,11 +17,11 @@ from tam_edge.apps.exits import ending
 from tam_edge.quant.bundle import building
 from tam_edge.quant.cli import quantize
 from tam_edge.quant.quantise import quantise
-from tam_edge.quant.report import report_html
+from tam_edge.quant.report import report_html, write_report
 from tam_edge.quant.request import Request
 from tam_edge.runtime import VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
-from tam_edge.runtime.errors import MemoryLimitError, TamEdgeError, UsageError
+from tam_edge.runtime.errors import MemoryLimitError, TamEdgeError, UsageError, VideoError
 
 SAMPLE = default_bundle_path().parent / "street" / "sample.mp4"
 QUESTION = "how many people?"
@@ -115,6 +115,14 @@ def test_text_from_outside_cannot_become_markup(whole):
     assert "<script" not in page and "<img" not in page
 
 
+def test_a_file_name_that_is_no_text_does_not_stop_the_report(whole, tmp_path):
+    _, report = whole
+    odd = json.loads(json.dumps(report))
+    odd["agreement"]["apart"] = [{"video": "\udcff\x1b[2J.mp4", "question": "q", "old": "a", "new": "b"}]
+    write_report(odd, tmp_path / "r.html")
+    assert "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J.mp4" in (tmp_path / "r.html").read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     def in_f32(manifest):
@@ -186,6 +194,8 @@ def test_the_types_are_chosen_for_a_device(tiny, tmp_path):
         ({"language": "Q8_0", "report": Path("/no/such/r.html")}, "cannot write /no/such/r.html"),
         ({"language": "Q8_0", "calibrate": (Path("none.mp4"),)}, "none.mp4 is not there"),
         ({"language": "Q8_0", "compare": (Path("none.mp4"),)}, "none.mp4 is not there"),
+        ({"language": "Q8_0", "report": SAMPLE}, "sample.mp4 is one of the files that are read"),
+        ({"language": "Q4_0", "imatrix": Path(__file__)}, "is no imatrix in GGUF format"),
         ({"projectors": "int8"}, "nothing to make smaller"),
     ],
 )
@@ -193,6 +203,19 @@ def test_what_cannot_be_meant_is_said_in_one_line(tiny, tmp_path, options, messa
     with pytest.raises(UsageError, match=re.escape(message)):
         tried(tiny, tmp_path / "B2", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_found_at_the_end_is_looked_for_first(tiny, tmp_path):
+    """A report that would take a file of a bundle away; a video to compare on that is none."""
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        tried(tiny, tmp_path / "B2", language="Q8_0", report=tiny / "manifest.json")
+    make_tiny_bundle(tmp_path / "B2", seed=9)
+    before = hashes(tmp_path / "B2")
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        tried(tiny, tmp_path / "B2", language="Q8_0", report=tmp_path / "B2" / "r.html")
+    with pytest.raises(VideoError, match="is no video or image that can be read"):
+        tried(tiny, tmp_path / "B2", language="Q8_0", compare=(Path(__file__),))
+    assert hashes(tmp_path / "B2") == before
 
 
 def test_the_place_must_be_free_or_a_bundle_and_not_the_source(tiny, tmp_path):

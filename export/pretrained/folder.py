@@ -22,8 +22,8 @@ from tam_edge.runtime.errors import TamEdgeError
 
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-JSON_LIMIT_BYTES = 64 * 1024**2
-"""A tokenizer is some ten million bytes; a JSON file beyond this is something else."""
+TEXT_LIMIT_BYTES = 64 * 1024**2
+"""A tokenizer is some ten million bytes; a text file beyond this is something else."""
 DTYPES = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights that can be read; what is quantised already cannot."""
 
@@ -117,18 +117,33 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     Raises:
         CheckpointError: it is no JSON object, too large, or lies outside the folder.
     """
-    path = _inside(folder, name)
-    if path is None:
+    text = read_text(folder, name)
+    if text is None:
         return None
     try:
-        if path.stat().st_size > JSON_LIMIT_BYTES:
-            raise CheckpointError(folder, f"{name} is larger than {JSON_LIMIT_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(folder, f"{name} cannot be read ({error}): copy it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(folder, f"{name} is no JSON object")
     return value
+
+
+def read_text(folder: Path, name: str) -> str | None:
+    """A text file of the folder in UTF-8; None where it is not there.
+
+    Raises:
+        CheckpointError: it is no UTF-8, too large, or lies outside the folder.
+    """
+    path = _inside(folder, name)
+    if path is None:
+        return None
+    try:
+        if path.stat().st_size > TEXT_LIMIT_BYTES:
+            raise CheckpointError(folder, f"{name} is larger than {TEXT_LIMIT_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(folder, f"{name} cannot be read ({error}): copy it again") from error
 
 
 @contextmanager
@@ -146,13 +161,13 @@ def opened_weights(folder: Path, file: Path) -> Iterator[Any]:
 
 
 def _stored_tensors(folder: Path) -> Iterator[StoredTensor]:
+    whole = _inside(folder, WEIGHTS_FILE)
+    if whole is not None:  # transformers too takes it before shards
+        yield from _tensors_in(folder, whole)
+        return
     index = read_json(folder, INDEX_FILE)
     if index is None:
-        path = _inside(folder, WEIGHTS_FILE)
-        if path is None:
-            raise CheckpointError(folder, _nothing_to_read(folder))
-        yield from _tensors_in(folder, path)
-        return
+        raise CheckpointError(folder, _nothing_to_read(folder))
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(folder, f"{INDEX_FILE} has no weight_map from keys to files")
@@ -193,4 +208,7 @@ def _inside(folder: Path, name: str) -> Path | None:
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointError(folder, f"{name!r} lies outside the folder")
     path = folder / name
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(folder, f"{name[:60]!r} cannot be reached: {error.strerror}") from error

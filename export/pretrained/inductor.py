@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,10 @@ def _copied(source: Path, folder: Path) -> TakenInductor:
     for index, engine in enumerate(spec.engines):
         file = f"inductor{f'-{index}' if index else ''}{Path(engine.file).suffix}"
         shutil.copyfile(bundle.file(engine), folder / file)
+        if engine.weights is not None:  # the graph knows them by their name
+            file_beside = Path(engine.weights.file).name
+            shutil.copyfile(bundle.file(engine.weights), folder / file_beside)
+            engine = engine.model_copy(update={"weights": engine.weights.model_copy(update={"file": file_beside})})
         engines.append(engine.model_copy(update={"file": file}))
     shutil.copyfile(bundle.file(spec.tokenizer), folder / TOKENIZER_FILE)
     tokenizer = spec.tokenizer.model_copy(update={"file": TOKENIZER_FILE})
@@ -139,6 +144,8 @@ def _classifier(source: Path, folder: Path) -> InductorExport:
 def _tasks(source: Path, config: dict[str, Any]) -> tuple[str, ...]:
     """TAM's task types in the order of the logits: by name, or the eight of them in their own order if unnamed."""
     labels = config.get("id2label") or {}
+    if not isinstance(labels, dict) or not all(re.fullmatch(r"\d{1,4}", key) for key in labels):
+        raise CheckpointError(source, f"{CONFIG_FILE}: id2label is no object from numbers to names")
     names = [str(labels[key]) for key in sorted(labels, key=int)]
     if len(names) == len(TASKS) and all(name == f"LABEL_{index}" for index, name in enumerate(names)):
         return TASKS

@@ -10,11 +10,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tam_edge.export.pretrained.folder import CheckpointError, CheckpointFolder, read_json
+from tam_edge.export.pretrained.folder import CheckpointError, CheckpointFolder, read_json, read_text
 from tam_edge.export.pretrained.sizes import CheckpointSizes
 from tam_edge.runtime.manifest import ImagePreprocessing, PromptTexts
 
 PREPROCESSOR_FILE, TOKENIZER_FILE = "preprocessor_config.json", "tokenizer.json"
+VIDEO_FILE = "video_preprocessor_config.json"
+"""Where transformers since 4.52 keeps what is done to the frames of a video."""
 BICUBIC = 3
 """PIL's number of the filter, as preprocessor_config.json writes it."""
 SIGLIP = ImagePreprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -27,6 +29,8 @@ QWEN_1_5 = (
     f"{IMAGE}\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
 """LLaVA-NeXT's conversation `qwen_1_5`, which its code holds and not the checkpoint."""
+MOST_BETWEEN = 200
+"""Characters between two images; templates have a line break there."""
 METADATA = "The video lasts for {duration_seconds:.2f} seconds, and {frames} frames are uniformly sampled from it."
 """LLaVA-Video's time instruction, without the list of times, which TAM replaces by the interval."""
 INTERVAL = " The time interval between each frame is {interval_seconds:.2f} second."
@@ -57,11 +61,27 @@ def read_preprocessing(folder: CheckpointFolder, sizes: CheckpointSizes) -> Imag
         if sizes.layout == "llava-next":
             return SIGLIP
         raise CheckpointError(folder.path, f"{PREPROCESSOR_FILE} is missing: copy it from where the checkpoint is from")
+    pixels = _pixels(folder.path, PREPROCESSOR_FILE, said, sizes.config.vision.image_px)
+    frames = read_json(folder.path, VIDEO_FILE)
+    if frames is not None and _pixels(folder.path, VIDEO_FILE, frames, sizes.config.vision.image_px) != pixels:
+        raise CheckpointError(
+            folder.path,
+            f"{VIDEO_FILE} says otherwise than {PREPROCESSOR_FILE}: a bundle treats frames and images alike",
+        )
+    return pixels
+
+
+def _pixels(path: Path, file: str, said: dict[str, Any], side: int) -> ImagePreprocessing:
     if said.get("resample", BICUBIC) != BICUBIC or not said.get("do_resize", True):
-        raise CheckpointError(folder.path, f"{PREPROCESSOR_FILE}: frames are resized bicubically (resample {BICUBIC})")
-    side, size = sizes.config.vision.image_px, said.get("size") or {}
-    if {size.get("height", side), size.get("width", side), size.get("shortest_edge", side)} != {side}:
-        raise CheckpointError(folder.path, f"{PREPROCESSOR_FILE}: size is {size}, the image encoder takes {side} px")
+        raise CheckpointError(path, f"{file}: frames are resized bicubically (resample {BICUBIC})")
+    if said.get("do_center_crop"):
+        raise CheckpointError(
+            path, f"{file}: do_center_crop cuts the picture, a bundle squashes all of it to the square"
+        )
+    size = said.get("size") or {}
+    edges = ("height", "width", "shortest_edge")
+    if not isinstance(size, dict) or any(size.get(edge, side) != side for edge in edges):
+        raise CheckpointError(path, f"{file}: size is {size}, the image encoder takes {side} px")
     try:
         return ImagePreprocessing(
             mean=_three(said["image_mean"]) if said.get("do_normalize", True) else (0.0, 0.0, 0.0),
@@ -69,9 +89,8 @@ def read_preprocessing(folder: CheckpointFolder, sizes: CheckpointSizes) -> Imag
             rescale=float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            folder.path, f"{PREPROCESSOR_FILE}: image_mean and image_std are needed, three each"
-        ) from error
+        needed = "image_mean and image_std are needed, three each, and a positive rescale_factor"
+        raise CheckpointError(path, f"{file}: {needed}") from error
 
 
 def read_tokenizer(folder: CheckpointFolder) -> str:
@@ -115,13 +134,20 @@ def read_chat(folder: CheckpointFolder, sizes: CheckpointSizes, tokenizer: Token
     if not stop:
         raise CheckpointError(folder.path, "no token ends an answer: name eos_token in tokenizer_config.json")
     head = (METADATA + INTERVAL) if sizes.says_time else ""
-    return Chat(_prompt(video, VIDEO, head), _prompt(image, IMAGE, ""), between, stop)
+    try:
+        if len(between) > MOST_BETWEEN:
+            raise ValueError(f"{len(between)} characters between two images")
+        return Chat(_prompt(video, VIDEO, head), _prompt(image, IMAGE, ""), between, stop)
+    except ValueError as error:
+        raise CheckpointError(folder.path, f"its chat template is longer than a prompt may be ({error})") from error
 
 
 def _from_vocabulary(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, local_files_only=True, use_fast=True).backend_tokenizer
+    # Told no, transformers does not ask whether it may run code that the folder brings.
+    loaded = AutoTokenizer.from_pretrained(path, local_files_only=True, use_fast=True, trust_remote_code=False)
+    return loaded.backend_tokenizer
 
 
 def _three(values: Any) -> tuple[float, float, float]:
@@ -131,12 +157,12 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 def _template(path: Path, tokenizer_config: dict[str, Any]) -> str | None:
     """transformers' order: a file of its own, a JSON file with one field, the tokenizer's config."""
-    alone = path / "chat_template.jinja"
-    if alone.is_file():
-        return alone.read_text(encoding="utf-8")
+    if (alone := read_text(path, "chat_template.jinja")) is not None:
+        return alone
     found = (read_json(path, "chat_template.json") or {}).get("chat_template", tokenizer_config.get("chat_template"))
     if isinstance(found, list):  # several by name
-        found = next((one["template"] for one in found if one.get("name") == "default"), None)
+        named = [one for one in found if isinstance(one, dict) and one.get("name") == "default"]
+        found = named[0].get("template") if named else None
     return found if isinstance(found, str) else None
 
 
@@ -180,11 +206,13 @@ def _stops(folder: CheckpointFolder, said: dict[str, Any], tokenizer: Tokenizer,
     specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     if first := re.match("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)", tail):
         yield first[0]
-    text = folder.config.get("text_config") or folder.config
+    text = folder.config.get("text_config")
+    text = text if isinstance(text, dict) else folder.config
+    known = range(tokenizer.get_vocab_size())  # -1 stands for none in some files
     for section in (read_json(folder.path, "generation_config.json") or {}, text):
         ids = section.get("eos_token_id")
         for index in ids if isinstance(ids, list) else [ids]:
-            if isinstance(index, int) and (token := tokenizer.id_to_token(index)) is not None:
+            if type(index) is int and index in known and (token := tokenizer.id_to_token(index)) is not None:
                 yield token
     named = said.get("eos_token")
     named = named.get("content") if isinstance(named, dict) else named

@@ -144,6 +144,8 @@ def load_reference(folder: CheckpointFolder, sizes: CheckpointSizes) -> Referenc
     check_version(transformers.__version__)
     if sizes.config.vision.experts > 1 and any(".mlp.experts." in key for key in folder.tensors):
         raise TamEdgeError("transformers has no mixture of experts in its image encoder: nothing to compare with")
+    if sizes.config.projector.order != "project-then-pool":
+        raise TamEdgeError("transformers always projects before it pools: nothing to compare pool-then-project with")
     # transformers 4.57 cannot read what 5.x may write, without `vision_model.`; that is assembled here too.
     if sizes.layout == "hugging-face" and any("vision_model." in stored.name for stored in folder.tensors.values()):
         with _quiet():

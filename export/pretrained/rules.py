@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tam_edge.export.pretrained.sizes import CheckpointSizes, newline_tokens
@@ -44,7 +45,17 @@ def routing_of(sizes: CheckpointSizes, rules: Sequence[TaskRule], threshold: flo
         fallback_seconds_per_frame=TAM_ROUTING.fallback_seconds_per_frame,
         confidence_threshold=threshold,
         phrases=TAM_ROUTING.phrases,
-        context_reserve_tokens=min(TAM_ROUTING.context_reserve_tokens, sizes.config.language.context // SMALL_SHARE),
+        context_reserve_tokens=_reserve(sizes.config.language.context),
+    )
+
+
+def least_context(sizes: CheckpointSizes) -> int:
+    """Shortest context in which one frame at the smallest grid leaves room for text and answer."""
+    frame = newline_tokens(sizes.newline, sizes.config.projector.grids[-1]) + (sizes.newline == "one")
+    return next(
+        context
+        for context in itertools.count(SMALL_SHARE)
+        if context - output_tokens(context) - _reserve(context) >= frame
     )
 
 
@@ -52,3 +63,7 @@ def rules_for(tasks: Sequence[str], known: Sequence[TaskRule]) -> tuple[TaskRule
     """TAM's rule of each task type, and of those that TAM does not have the one they came with."""
     rules = {rule.name: rule for rule in (*known, *TAM_ROUTING.tasks)}
     return tuple(rules[name] for name in tasks)
+
+
+def _reserve(context: int) -> int:
+    return min(TAM_ROUTING.context_reserve_tokens, context // SMALL_SHARE)

@@ -1,13 +1,9 @@
-"""`--verify`: the bundle's files against transformers, stage by stage, on the same frames and text.
-
-Errors are in units of the reference's standard deviation, so that they mean the same at every stage and size.
-"""
+"""`--verify`: the bundle's files against transformers, stage by stage, on the same frames and text."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ from tokenizers import Tokenizer
 
 from tam_edge.export.answers import SceneVideo, evaluation_frames, evaluation_questions
 from tam_edge.export.parity import ParityError
+from tam_edge.export.pretrained.deviation import TOLERANCE, error_of, require
 from tam_edge.export.pretrained.folder import CheckpointFolder
 from tam_edge.export.pretrained.reference import Reference, load_reference
 from tam_edge.export.pretrained.sizes import CheckpointSizes
@@ -37,10 +34,6 @@ from tam_edge.runtime.tokenizer import load_tokenizer
 from tam_edge.runtime.view import look
 from tam_edge.runtime.vision import FeatureCache, preprocess
 
-TOLERANCE = 1e-4
-"""Largest root mean square error of features, visual tokens and float32 logits, in standard deviations."""
-WORST_TOLERANCE = 1e-3
-"""Largest single error of the same; a real SigLIP has a few channels a hundred times the others."""
 LOGIT_TOLERANCES = {"f32": TOLERANCE, "f16": 0.02, "bf16": 0.1, "Q8_0": 0.2}
 """Largest root mean square error of logits, in standard deviations, by the format of the weights."""
 FRAMES = 2
@@ -49,19 +42,6 @@ QUESTIONS = 4
 IMAGE_QUESTION = "What does the picture show?"
 ANSWER_TOKENS = 32
 THREADS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Error:
-    """How far one array is from its reference, in standard deviations of the reference."""
-
-    rms: float
-    """Root mean square."""
-    worst: float
-    """Largest."""
-
-    def __str__(self) -> str:
-        return f"{self.rms:.3g} of a standard deviation (largest {self.worst:.3g})"
 
 
 def verify_bundle(
@@ -102,13 +82,13 @@ def compare_vision(
     expected = reference.features(torch.from_numpy(pixels))
     eye = OnnxEngine(bundle.file(spec.engines[0]), threads=THREADS, device="cpu")
     error = error_of(eye.run({"pixels": pixels})[0], expected.numpy())
-    _require("patch features", error, TOLERANCE)
+    require("patch features", error, TOLERANCE)
     figures: dict[str, float | int | str] = {"vision_rms_error": error.rms, "vision_worst_error": error.worst}
     for grid, projector in bundle.manifest.projectors.items():
         engine = OnnxEngine(bundle.file(projector.engines[0]), threads=THREADS, device="cpu")
         tokens = reference.frame_tokens(expected, grid, sizes.newline)
         error = error_of(engine.run({"features": expected.numpy()})[0], tokens.numpy())
-        _require(f"visual tokens of grid {grid}", error, TOLERANCE)
+        require(f"visual tokens of grid {grid}", error, TOLERANCE)
         figures |= {f"projector_{grid}_rms_error": error.rms, f"projector_{grid}_worst_error": error.worst}
     return figures
 
@@ -132,7 +112,7 @@ def compare_image(bundle: Bundle, reference: Reference, image: NDArray[np.uint8]
         _, tokens = look(video, plan, parts, FeatureCache(0), StageClock())
     expected = reference.image_tokens(image, bundle.manifest.encoders[images.encoder])
     error = error_of(tokens.embeddings, expected.numpy())
-    _require("visual tokens of an image", error, TOLERANCE)
+    require("visual tokens of an image", error, TOLERANCE)
     return {"image_rms_error": error.rms, "image_worst_error": error.worst}
 
 
@@ -159,13 +139,13 @@ def compare_language(
                 answer = qa.ask(video, question.text, plan=plan, max_tokens=ANSWER_TOKENS)
                 visual = reference_tokens(bundle, sizes, reference, plan, video)
                 _, tokens = look(video, plan, parts, FeatureCache(0), StageClock())
-                _require("visual tokens of a video", error_of(tokens.embeddings, visual.numpy()), TOLERANCE)
+                require("visual tokens of a video", error_of(tokens.embeddings, visual.numpy()), TOLERANCE)
                 text = build_prompt(bundle.manifest.prompt, plan, tokenizer, question.text)
                 prompt = reference.prompt(text.before, visual, text.after)
                 ids = reference.greedy(prompt, ANSWER_TOKENS, stop)
                 expected = reference.logits(prompt, ids)
                 error = error_of(_logits(engine, prompt[0].numpy(), ids), expected.numpy())
-                _require("logits", error, tolerance)
+                require("logits", error, tolerance)
                 errors.append(error)
                 if answer.text == said(tokenizer, ids):
                     same += 1
@@ -210,18 +190,6 @@ def said(tokenizer: Tokenizer, ids: list[int]) -> str:
     return text.rstrip("\N{REPLACEMENT CHARACTER}").strip()
 
 
-def error_of(got: NDArray[np.float32], expected: NDArray[np.float32]) -> Error:
-    """How far `got` is from `expected`, arrays of one shape.
-
-    Raises:
-        ParityError: they have different shapes.
-    """
-    if got.shape != expected.shape:
-        raise ParityError(f"the bundle gives {list(got.shape)}, transformers {list(expected.shape)}")
-    apart = (got.astype(np.float64) - expected) / expected.std(dtype=np.float64)
-    return Error(float(np.sqrt(np.square(apart).mean())), float(np.abs(apart).max()))
-
-
 def _logits(engine: LlamaCppEngine, prompt: NDArray[np.float32], answer: list[int]) -> NDArray[np.float32]:
     """Scores after the prompt [L, d] and after each token of the answer."""
     engine.reserve(len(prompt) + len(answer))
@@ -238,14 +206,6 @@ def _lead(logits: torch.Tensor) -> float:
     """Smallest distance of the best from the second best score over the answer, in standard deviations."""
     best = logits.topk(2, -1).values
     return float((best[:, 0] - best[:, 1]).min() / logits.std())
-
-
-def _require(what: str, error: Error, tolerance: float) -> None:
-    worst = WORST_TOLERANCE * tolerance / TOLERANCE
-    if not (error.rms <= tolerance and error.worst <= worst):  # also where it is not a number
-        raise ParityError(
-            f"{what} differ from transformers' by {error}, more than {tolerance:g} ({worst:g}): no bundle"
-        )
 
 
 def _version() -> str:

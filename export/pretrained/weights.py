@@ -19,6 +19,8 @@ from tam_edge.models.projector import Projectors
 from tam_edge.models.tallva import TallVA
 from tam_edge.models.vision import VisionTransformer, upcycle_vision
 
+COMPARED_BYTES = 32 * 1024**2
+"""A table is compared with its head so many bytes of float32 at a time."""
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each tensor by its one name."""
 
@@ -94,6 +96,28 @@ def language_source(folder: CheckpointFolder, config: TallVAConfig) -> dict[str,
     with torch.device("meta"):
         keys = list(TallVA(config).language.state_dict())
     return {key: _source(folder, f"language.{key}") for key in keys}
+
+
+def check_tied_head(folder: CheckpointFolder, config: TallVAConfig) -> None:
+    """Refuse a stored head that is none of the table's copies where config.json ties the two: one of them is wrong.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    head, table = "language.lm_head.weight", "language.embed_tokens.weight"
+    if not config.language.tied or head not in folder.tensors:
+        return
+    rows = max(1, COMPARED_BYTES // (4 * config.language.width))
+    alike = folder.stored(head).shape == folder.stored(table).shape and all(
+        torch.equal(one, other)
+        for one, other in zip(folder.blocks(head, rows), folder.blocks(table, rows), strict=True)
+    )
+    if not alike:
+        raise CheckpointError(
+            folder.path,
+            f"{folder.stored(head).name} is not the embedding table, to which config.json ties it: set "
+            "tie_word_embeddings to false to use it, or take it out",
+        )
 
 
 def read_newline(folder: CheckpointFolder) -> Tensor:
