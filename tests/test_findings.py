@@ -21,7 +21,7 @@ from tam_edge.models.recipe.views import clip_view, still_view
 from tam_edge.models.street import make_scene
 from tam_edge.models.street.question import Question
 from tam_edge.models.street.questions import questions
-from tam_edge.models.street.world import EXPRESSIONS, Scene
+from tam_edge.models.street.world import COLOURS, EXPRESSIONS, Scene
 
 COMPARED = ("is doing", "is mood", "is left", "order")
 
@@ -72,6 +72,11 @@ def test_findings_of_the_road_and_of_events() -> None:
                 assert (found["obstacle"] == 0) == (question.answer == "yes")
             elif question.family == "why stopped":
                 assert found["obstacle"] > 0
+            elif question.family == "neighbour":
+                side = "left" if "left" in question.text else "right"
+                beside = found[f"{side} neighbour"]
+                colour = COLOURS[beside - 1] if beside else "nobody"
+                assert colour == question.answer.split()[-1]
             elif question.family in ("after", "before"):
                 assert list(found) == ["tenth"]
             elif question.family not in (*COMPARED, "mood", "mouth", "gaze", "neighbour", "advice"):

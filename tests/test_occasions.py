@@ -96,8 +96,11 @@ def test_two_things_are_compared_where_the_second_is_named(tokenizer: Tokenizer,
         Question("where is the dog?", "left", 5, "where"),
     ]
     packed = pack(tokenizer, views[0], asked)
-    rows = finding_rows(tokenizer, scene, asked, packed)
+    rows, compared = finding_rows(tokenizer, scene, asked, packed)
     first = len(packed.before) + packed.visual_tokens
     assert tokenizer.decode([int(packed.text[rows[0] - first])]).strip() == "sign"
     assert named_words(asked[0].text)[-1].choice == "sign"
     assert rows[1] == answering_rows(packed)[1]
+    [(second, first_named)] = compared
+    assert second == rows[0]
+    assert tokenizer.decode([int(packed.text[first_named - first])]).strip() == "dog"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.recipe.glances import Named, named_words
+from tam_edge.models.recipe.glances import Glances, Named, named_words
 from tam_edge.models.recipe.notes import DOINGS, UNKNOWN
 from tam_edge.models.recipe.occasions import mentioned
 from tam_edge.models.recipe.pack import Packed, answering_rows, row_of_character
@@ -25,12 +25,14 @@ from tam_edge.models.street.questions import lasting_spots
 from tam_edge.models.street.world import COLOURS, EXPRESSIONS, GAZES, OBSTACLES, Event, Scene
 
 TENTHS = 10
+COMPARING_HEAD = 1
 FIELDS: dict[str, int] = {
     "doing": len(DOINGS),
     "expression": len(EXPRESSIONS),
     "gaze": len(GAZES),
     "obstacle": len(OBSTACLES) + 1,
-    "neighbour": len(COLOURS) + 1,
+    "left neighbour": len(COLOURS) + 1,
+    "right neighbour": len(COLOURS) + 1,
     "column": GRID,
     "other column": GRID,
     "tenth": TENTHS,
@@ -63,8 +65,7 @@ def findings(scene: Scene, question: Question) -> tuple[int, ...]:
         assert scene.visitor is not None
         found["gaze"] = GAZES.index(scene.visitor.gaze)
     elif family == "neighbour":
-        colour = question.answer.split()[-1]
-        found["neighbour"] = COLOURS.index(colour) + 1 if colour in COLOURS else 0
+        found["left neighbour"], found["right neighbour"] = _neighbours(scene, named_words(text)[0].choice)
     elif family in _OF_THE_ROAD:
         obstacle = scene.cars[0].obstacle
         found["obstacle"] = OBSTACLES.index(obstacle) + 1 if obstacle else 0
@@ -72,6 +73,15 @@ def findings(scene: Scene, question: Question) -> tuple[int, ...]:
         colour = named_words(text)[0].choice
         found["doing"] = next(DOINGS.index(one.doing) for one in scene.people if one.colour == colour)
     return tuple(found.get(name, UNKNOWN) for name in FIELDS)
+
+
+def _neighbours(scene: Scene, colour: str) -> tuple[int, int]:
+    """Who stands next to the person in `colour`, left and right, in a row where nobody comes or goes."""
+    person = next(one for one in scene.people if one.colour == colour)
+    row = sorted((one for one in scene.people if one.row == person.row), key=lambda one: one.column)
+    beside = [0, *(COLOURS.index(one.colour) + 1 for one in row), 0]
+    place = row.index(person)
+    return beside[place], beside[place + 2]
 
 
 def _thing(word: Named) -> str:
@@ -88,15 +98,22 @@ def _compares_places(question: Question) -> bool:
     return question.family == "is left" or (question.text.endswith(": so") and " left of " in question.text)
 
 
-def finding_rows(tokenizer: Tokenizer, scene: Scene, asked: list[Question], packed: Packed) -> Tensor:
-    """Rows [Q] of the sequence at which each question's findings must be known."""
-    rows = answering_rows(packed).tolist()
+def finding_rows(
+    tokenizer: Tokenizer, scene: Scene, asked: list[Question], packed: Packed
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Rows [Q] of the sequence at which each question's findings must be known; and of two things that are compared,
+    the rows of the second and the first name.
+    """
+    rows, compared = answering_rows(packed).tolist(), []
     for index, question in enumerate(asked):
         ends = [word.end for word in named_words(question.text)] if _compares_places(question) else []
         ends += [end for end, _ in mentioned(scene, question)] if question.task == _OF_TIME else []
-        if ends:
-            rows[index] = row_of_character(tokenizer, packed, question, index, max(ends))
-    return torch.tensor(rows, dtype=torch.int64)
+        named = [row_of_character(tokenizer, packed, question, index, end) for end in sorted(ends)]
+        if named:
+            rows[index] = named[-1]
+        if len(named) == 2:
+            compared.append((named[1], named[0]))
+    return torch.tensor(rows, dtype=torch.int64), compared
 
 
 class Findings(nn.Module):
@@ -108,6 +125,7 @@ class Findings(nn.Module):
         width = language.config.width
         self.head = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, sum(FIELDS.values())))
         self._states: Tensor | None = None
+        self._backward_looks = Glances(language, language.config.layers - 2, COMPARING_HEAD)
         language.layers[language.config.layers - 2].register_forward_hook(self._hear)
 
     def _hear(self, _: nn.Module, __: object, states: Tensor) -> None:
@@ -118,10 +136,11 @@ class Findings(nn.Module):
         assert self._states is not None
         states = self._states
         found = torch.tensor([findings(view.scene, question) for question in asked], device=states.device)
-        rows = finding_rows(self._tokenizer, view.scene, asked, packed)
+        rows, compared = finding_rows(self._tokenizer, view.scene, asked, packed)
         logits = self.head(states[rows.to(states.device)].float()).float()
         losses = [
             functional.cross_entropy(part, answer, ignore_index=UNKNOWN, reduction="sum")
             for part, answer in zip(logits.split(list(FIELDS.values()), -1), found.unbind(-1), strict=True)
         ]
-        return torch.stack(losses).sum() / max(1, int((found != UNKNOWN).sum()))
+        loss = torch.stack(losses).sum() / max(1, int((found != UNKNOWN).sum()))
+        return loss + self._backward_looks.loss_of_text(packed, compared) if compared else loss

@@ -147,6 +147,12 @@ class Glances:
         right = attention[:, first:last].masked_fill(hidden, -1e9).logsumexp(-1)
         return -torch.where(there, right, attention[:, 0]).mean()
 
+    def loss_of_text(self, packed: Packed, pairs: list[tuple[int, int]]) -> Tensor:
+        """Mean of -log(attention) from a row of the sequence to another, over pairs of them, on the last pass."""
+        rows, looked_at = torch.tensor(pairs).unbind(-1)
+        attention = self._log_attention(packed, rows)
+        return -attention.gather(-1, looked_at.to(attention.device).unsqueeze(-1)).mean()
+
     def _log_attention(self, packed: Packed, rows: Tensor) -> Tensor:
         assert self._states is not None
         states, side = self._states, self._config.head_width

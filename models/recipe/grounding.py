@@ -9,7 +9,6 @@ pictures show, and is bound only on the way from the one form to the other.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 
@@ -48,9 +47,9 @@ def ground_people(scene: Scene, again: int = 0) -> list[Question]:
 
 
 def ground_times(scene: Scene, again: int = 0) -> list[Question]:
-    """What is when: light and people at some moments, when things come and go, and everything that happens in order."""
+    """What is when: light and people at some moments, and what happens before what."""
     rng = random.Random(f"times-{scene.seed}-{again}")
-    hints = [*_stories(scene, rng), *_moments(scene, rng), *_turns(scene, rng), *_presence(scene, rng)]
+    hints = [*_orders(scene, rng), *_moments(scene, rng), *_presence(scene, rng)]
     return [Question(text, answer, task, FAMILY) for text, answer, task in hints]
 
 
@@ -138,20 +137,14 @@ def _characters(scene: Scene) -> Iterator[Hint]:
         yield "the car: digit", scene.cars[0].code[1], 8
 
 
-def _stories(scene: Scene, rng: random.Random) -> Iterator[Hint]:
-    """Lists in order: told one after the other, each item is an answer to "what comes next"."""
+def _orders(scene: Scene, rng: random.Random) -> Iterator[Hint]:
+    """What happens before what, and the light from beginning to end."""
     texts = [event.text for event in scene.events]
     once = [event for event in scene.events if texts.count(event.text) == 1]
     if len(once) > 1:
         one, other = rng.sample(once, 2)
         yield f"{one.text} before {other.text}: so", _yes(one.seconds < other.seconds), 4
-    yield "the story", "; ".join(event.text for event in scene.events) or "nothing", 4
     yield "the lights", " ".join(scene.light_at(seconds) for seconds in (0.0, *scene.light_changes)), 4
-    changes = sorted(
-        {stay.enters for stay in scene.stays().values()} | {stay.leaves for stay in scene.stays().values()}
-    )
-    moments = [0.0, *(seconds for seconds in changes if math.isfinite(seconds))]
-    yield "the people: numbers", " ".join(str(scene.people_at(seconds)) for seconds in moments), 4
 
 
 def _moments(scene: Scene, rng: random.Random) -> Iterator[Hint]:
@@ -159,17 +152,3 @@ def _moments(scene: Scene, rng: random.Random) -> Iterator[Hint]:
         seconds = tenth / 100 * scene.duration_seconds
         yield f"the light at {tenth}", scene.light_at(seconds), 4
         yield f"the people at {tenth}", str(scene.people_at(seconds)), 4
-
-
-def _turns(scene: Scene, rng: random.Random) -> Iterator[Hint]:
-    stays = {_name(colour, rng): stay for colour, stay in scene.stays().items()}
-    if scene.dog:
-        stays["the dog"] = scene.dog.stay
-    if len(scene.cars) == 1:
-        stays["the car"] = scene.cars[0].stay
-    for name, stay in stays.items():
-        for word, seconds in (("arrives", stay.enters), ("leaves", stay.leaves)):
-            if math.isfinite(seconds):
-                yield f"{name} {word}: when", str(10 * round(10 * seconds / scene.duration_seconds)), 4
-    for index, change in enumerate(scene.light_changes):
-        yield f"the light change {index + 1}: when", str(10 * round(10 * change / scene.duration_seconds)), 4

@@ -38,13 +38,14 @@ from tam_edge.models.street.world import (
 FRAME_BLOCK, EARLY_BLOCK, LATE_BLOCK = 0, 1, 2  # after which notes must be readable; those behind are there to read
 UNKNOWN = -100
 NOTHING_NEW_WEIGHT, NOTHING_NEWS_WEIGHT = 0.2, 0.05
-MOST_PEOPLE, MOST_CHANGES, MOST_CARS = 8, 6, 2
+MOST_PEOPLE, MOST_CHANGES, MOST_CARS, MOST_GAINED = 8, 6, 2, 3
 DOINGS = (*ACTIONS, *ARMS, *HELD)
 KINDS = ("arrives", "leaves", "starts", "it gets dark", "it gets light", "starts to rain", "starts to snow", "cyclist")
 SUBJECTS = (*(f"person in {colour}" for colour in COLOURS), "car", "dog", *(f"{colour} car" for colour in COLOURS))
 UNSEEN, THERE, GONE = range(3)
 NOTHING, CAME, WENT, CHANGED = range(4)
 MAINLY = 0.25  # least part of a cell that a person fills who is noted there
+CARS, DOG = slice(len(COLOURS), 2 * len(COLOURS)), -1  # places in COMING_AND_GOING
 PEOPLE = len(COLOURS)  # who stands first among COMING_AND_GOING
 
 _EVENT_FIELDS = {"kind": len(KINDS) + 1, "subject": len(SUBJECTS) + 1, "action": len(ACTIONS) + 1}
@@ -61,6 +62,9 @@ EARLY_FIELDS: dict[str, int] = {"here now": MOST_PEOPLE + 1, **{f"new {fact}": n
 LATE_FIELDS: dict[str, int] = {
     "seen so far": MOST_PEOPLE + 1,
     "most at once": MOST_PEOPLE + 1,
+    "gained": 2 * MOST_GAINED + 1,
+    "cars so far": MOST_CARS + 1,
+    "dog so far": 2,
     "light changes": MOST_CHANGES + 1,
     **{f"{colour} {fact}": size for colour in COLOURS for fact, size in (("stay", 3), ("switched", 2))},
     **{f"{which} {fact}": n for which in ("last", "prior", "first") for fact, n in _EVENT_FIELDS.items()},
@@ -132,12 +136,14 @@ def late_notes(view: View) -> Tensor:
     # Frames too far apart leave open which of two things came first.
     in_order = len({frame for frame, _ in events}) == len(events)
     switches = {person.colour: person.switches for person in scene.people}
-    seen = there[:, :PEOPLE].cummax(0).values
+    seen = there.cummax(0).values
     most = there[:, :PEOPLE].sum(1).cummax(0).values
     notes = []
     for index, seconds in enumerate(view.times):
         changes = sum(change <= seconds for change in scene.light_changes)
-        note = [int(seen[index].sum()), int(most[index]), min(MOST_CHANGES, changes)]
+        gained = max(-MOST_GAINED, min(MOST_GAINED, int(there[index, :PEOPLE].sum() - there[0, :PEOPLE].sum())))
+        things = [gained + MOST_GAINED, int(seen[index, CARS].sum()), int(seen[index, DOG])]
+        note = [int(seen[index, :PEOPLE].sum()), int(most[index]), *things, min(MOST_CHANGES, changes)]
         for place, colour in enumerate(COLOURS):
             note.append(THERE if there[index, place] else GONE if seen[index, place] else UNSEEN)
             note.append(int(switches.get(colour, float("inf")) <= seconds))

@@ -1,8 +1,8 @@
 """Which frames a question about events is about, and the lesson that one head looks there.
 
 An event that a question mentions is looked up where it is noted as new, at the token that closes its frame; what came
-next, before, first or last is looked up where that is noted. A mentioned event that never happens looks at the very
-first token, as absent things do (`glances.py`).
+next, before, first or last is looked up where that is noted; what has added up over the clip at its very last token. A
+mentioned event that never happens looks at the very first one, as absent things do (`glances.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tam_edge.models.street.world import Event, Scene
 OCCASIONS_HEAD = 3
 _ENDS_WITH_EVENT = ("after", "before", "doubt after")
 _WHICH = {"first": 0, "last": -1}
+_IN_THE_END = ("count", "count at once", "count at the end", "light changes", "development", "summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class _Lookups:
     def answer(self, question: Question) -> Tensor | None:
         """The closing tokens [T] that have noted the answer; None where that cannot be told."""
         family, events = question.family, self.view.scene.events
+        if family in _IN_THE_END:
+            return self._closing([len(self.view.times) - 1])
         if family in _ENDS_WITH_EVENT and question.answer == CANNOT_TELL:
             return self._closing([])
         if not self.in_order or family not in (*_ENDS_WITH_EVENT, *_WHICH):
