@@ -11,6 +11,7 @@ from tam_edge.runtime.clock import Clock
 from tam_edge.runtime.container import SEEKABLE, open_stream
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
+from tam_edge.runtime.keyframes import KeyframeRules, keyframe_rules
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Probe:
     """Mean frames per second."""
     codec: str
     """FFmpeg's name of the codec."""
+    keyframes: KeyframeRules | None
+    """Where decoding may start; None if its codec does not tell."""
 
 
 def probe(path: Path, source: str) -> Probe:
@@ -72,6 +75,7 @@ def probe(path: Path, source: str) -> Probe:
             height_px=height,
             average_fps=_average_fps(extent, stream),
             codec=stream.codec_context.name,
+            keyframes=keyframe_rules(stream.codec_context),
         )
 
 

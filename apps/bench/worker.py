@@ -1,0 +1,60 @@
+"""One decoder in a process of its own: it decodes when told to, and says how long that took and what it held.
+
+Talks in lines of JSON: a job on stdin, then an empty line for every run; an answer on stdout to each of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tam_edge.apps.bench.clips import Wanted, number_shown
+from tam_edge.apps.bench.decoders import DECODERS
+from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # libraries print what they like
+        os.dup2(nowhere.fileno(), 2)
+    job = json.loads(sys.stdin.readline())
+    missing = DECODERS[job["decoder"]].missing()
+    print(json.dumps({"missing": missing}), file=answers)
+    wanted = [Wanted(*frame) for frame in job["wanted"]]
+    for _ in sys.stdin:
+        print(json.dumps(run(job["decoder"], Path(job["path"]), wanted)), file=answers)
+
+
+def run(decoder: str, path: Path, wanted: Sequence[Wanted]) -> dict[str, Any]:
+    """Decode once: milliseconds, frames that were not the ones wanted, and the peak of memory above what was held."""
+    held, failed = resident_bytes(), None
+    with contextlib.suppress(OSError):  # Linux only: elsewhere the peak is the process's, from its start
+        Path("/proc/self/clear_refs").write_text("5")
+    shown = list[int]()
+    began = time.perf_counter()
+    try:
+        for pixels in DECODERS[decoder].decode(path, wanted):
+            shown.append(number_shown(pixels))
+    except Exception as error:  # a library's own, of any class
+        failed = str(error).strip().partition("\n")[0] or type(error).__name__
+    ms = (time.perf_counter() - began) * 1000
+    wrong = sum(number != frame.shows for number, frame in zip(shown, wanted, strict=False))
+    return {
+        "ms": ms,
+        "wrong": wrong + len(wanted) - len(shown),
+        "failed": failed,
+        "peak_bytes": peak_resident_bytes(),
+        "growth_bytes": peak_resident_bytes() - held,
+    }
+
+
+if __name__ == "__main__":
+    main()
