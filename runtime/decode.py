@@ -1,17 +1,18 @@
 """Take the frames on screen at rising times out of a video file, by presentation time, never by frame number.
 
-Reading through (readthrough.py) decodes everything and decides what is right; seeking (seeking.py) gives the same frames
-sooner, and says so where it cannot.
+Reading through (readthrough.py) decodes everything and decides what is right; seeking (seeking.py) gives the same
+frames sooner, and says so where it cannot.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+from tam_edge.runtime.container import ISO_MEDIA, OpenFile, open_stream
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
 from tam_edge.runtime.probe import Probe, probe
 from tam_edge.runtime.readthrough import BEGINNING, ReadThrough, Timed
@@ -23,17 +24,35 @@ _MOST_FAILURES = 3  # of seeking in one file, before it is given up
 
 
 class VideoFile(OpenedVideo):
-    """One video file; every call of `frames` opens it anew, so nothing stays open and calls may overlap."""
+    """One video file; every call of `frames` opens it anew, so calls may overlap."""
 
-    def __init__(self, path: Path, source: str, threads: int) -> None:
+    def __init__(self, path: Path, source: str, threads: int, *, stay_open: bool) -> None:
         """Look at the container and the first frame of `path`; `threads` 0 leaves their number to FFmpeg.
+
+        With `stay_open` an mp4 is not closed before the first call of `frames`: reading the index of a long one twice
+        takes longer than finding a frame.
 
         Raises:
             VideoError: no video file, no video stream, no decoder, no frame, or frames too large.
         """
         self._path = path
         self._threads = threads
-        self._probe = probe(path, source)
+        file = open_stream(path, source, threads)
+        indexed = len(file.stream.index_entries)
+        stay_open = stay_open and file.container.format.name == ISO_MEDIA
+        try:
+            if not stay_open:
+                file.stream.codec_context.thread_count = 1  # more would decode more than the one frame
+            self._probe = probe(path, source, file)
+            # An index that has grown meanwhile is that of a fragmented file, and may have gaps.
+            stay_open = stay_open and len(file.stream.index_entries) == indexed
+        except BaseException:
+            stay_open = False
+            raise
+        finally:
+            if not stay_open:
+                file.container.close()
+        self._open_file = file if stay_open else None
         about = path.stat()
         super().__init__(
             VideoInfo(
@@ -55,7 +74,7 @@ class VideoFile(OpenedVideo):
         clock, source = self._probe.clock, self.info.source
         to_rgb = UprightRgb(self._probe.orientation)
         picture: Picture | None = None
-        with closing(_Frames(self._path, source, self._threads, self._probe)) as frames:
+        with closing(_Frames(self._opened, source, self._probe)) as frames:
             for shown in frames.at([clock.last_tick_at(seconds) for seconds in times]):
                 if shown is None:
                     return
@@ -64,13 +83,23 @@ class VideoFile(OpenedVideo):
                     picture = Picture(to_rgb(shown.frame), appears, source, frames.read_through)
                 yield picture
 
+    def close(self) -> None:
+        """Refuse further use, and close the file if no frame was asked for."""
+        if self._open_file is not None:
+            self._open_file.container.close()
+            self._open_file = None
+        super().close()
+
+    def _opened(self) -> OpenFile:
+        file, self._open_file = self._open_file, None
+        return file or open_stream(self._path, self.info.source, self._threads)
+
 
 class _Frames:
     """Frames at rising ticks: by seeking as long as that can be trusted, and otherwise by reading through."""
 
-    def __init__(self, path: Path, source: str, threads: int, facts: Probe) -> None:
-        self._opening = (path, source, threads, facts)
-        self._facts = facts
+    def __init__(self, opened: Callable[[], OpenFile], source: str, facts: Probe) -> None:
+        self._opened, self._source, self._facts = opened, source, facts
         self._seeking: Seeking | None = None
         self._reading: ReadThrough | None = None
         self._found_from = BEGINNING  # where the decoding started that gave the last frame found
@@ -114,7 +143,7 @@ class _Frames:
     def _sought(self, limits: Sequence[int]) -> Iterator[Timed | None]:
         if self._seeking is None:
             assert self._facts.keyframes is not None
-            self._seeking = Seeking(*self._opening, self._facts.keyframes, may_seek=self._failures == 0)
+            self._seeking = Seeking(self._opened(), self._facts, self._facts.keyframes, may_seek=self._failures == 0)
         for shown in self._seeking.shown(limits):
             self._found_from = self._seeking.place
             yield shown
@@ -132,5 +161,5 @@ class _Frames:
             reading.close()
             self._reading = None
         if self._reading is None:
-            self._reading = ReadThrough(*self._opening, self._found_from)
+            self._reading = ReadThrough(self._opened(), self._source, self._facts, self._found_from)
         return self._reading.shown_at(limit)

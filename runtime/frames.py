@@ -65,7 +65,7 @@ class FrameBatch:
 
 
 class Video(Protocol):
-    """An opened source. Nothing is held open between calls of `frames`."""
+    """An opened source. Nothing is held open once `frames` was called, except while its frames are taken."""
 
     @property
     def info(self) -> VideoInfo:

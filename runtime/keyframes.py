@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Their decoders refuse frames whose references they have not seen, so a wrong mark gives no frame, not a wrong one.
 _SELF_CHECKING = frozenset({"vp8", "vp9", "av1", "ffv1"})
+_MOST_REORDERED = 16  # H.264 and H.265: max_num_reorder_frames
 _H264_SLICES, _H264_IDR, _H264_SEI = range(1, 6), 5, 6
 _HEVC_PICTURES, _HEVC_IRAP, _HEVC_SPS = range(32), range(16, 22), 33
 _RECOVERY_POINT = 6  # type of an SEI message (H.264 annex D.1.8)
@@ -34,6 +35,8 @@ class KeyframeRules:
     """Bytes that say how long the next NAL unit is; 0 where start codes separate them."""
     intra_only: bool
     """Whether every frame stands alone."""
+    reordered_frames: int
+    """Most frames that are stored before one which is shown earlier."""
     may_drop: bool
     """Whether a decoder that leaves out the frames which call themselves unreferenced gives all others unchanged."""
 
@@ -82,18 +85,19 @@ class KeyframeRules:
 def keyframe_rules(decoder: VideoCodecContext) -> KeyframeRules | None:
     """The rules for a stream, from its header; None if nothing in it says where decoding may start."""
     codec, header = decoder.codec.canonical_name, decoder.extradata or b""
+    nal_length, reordered, may_drop = 0, _MOST_REORDERED, True  # nothing ever refers to an MPEG-1, -2 or -4 B frame
     if decoder.codec.intra_only or codec in _SELF_CHECKING:
-        return KeyframeRules(codec, 0, decoder.codec.intra_only, may_drop=False)
-    if codec == "h264":
-        return KeyframeRules(codec, (header[4] & 3) + 1 if _is_configuration(header, 7) else 0, False, may_drop=True)
-    if codec == "hevc":
-        # Frames that nothing in their own temporal layer refers to may still serve a higher one: only one layer.
-        if _is_configuration(header, 23):
-            return KeyframeRules(codec, (header[21] & 3) + 1, False, may_drop=header[21] >> 3 & 7 == 1)
-        return KeyframeRules(codec, 0, False, may_drop=_one_layer_throughout(header))
-    if codec in ("mpeg4", "mpeg1video", "mpeg2video"):
-        return KeyframeRules(codec, 0, False, may_drop=True)  # nothing ever refers to a B frame
-    return None
+        reordered, may_drop = 0, False
+    elif codec == "h264":
+        nal_length = (header[4] & 3) + 1 if _is_configuration(header, 7) else 0
+    elif codec == "hevc":
+        # What nothing in its own temporal layer refers to may still serve a higher one: only one layer is safe.
+        configured = _is_configuration(header, 23)
+        nal_length = (header[21] & 3) + 1 if configured else 0
+        may_drop = header[21] >> 3 & 7 == 1 if configured else _one_layer_throughout(header)
+    elif codec not in ("mpeg4", "mpeg1video", "mpeg2video"):
+        return None
+    return KeyframeRules(codec, nal_length, decoder.codec.intra_only, reordered, may_drop)
 
 
 def _is_configuration(header: bytes, least_bytes: int) -> bool:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tam_edge.runtime.container import open_stream
+from tam_edge.runtime.container import ISO_MEDIA, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import CUT_SECONDS
 from tam_edge.runtime.probe import Probe
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -41,14 +39,9 @@ BEGINNING = Place(None, None)
 class ReadThrough:
     """A decoder that only moves forward, through every packet."""
 
-    def __init__(self, path: Path, source: str, threads: int, facts: Probe, place: Place = BEGINNING) -> None:
-        """Open a file and go to `place`.
-
-        Raises:
-            VideoError: the file cannot be opened any more.
-        """
-        self._source, self._facts, self._clock = source, facts, facts.clock
-        self._container, self._stream = open_stream(path, source, threads)
+    def __init__(self, file: OpenFile, source: str, facts: Probe, place: Place = BEGINNING) -> None:
+        """Take over an open file and go to `place`."""
+        self._file, self._source, self._facts, self._clock = file, source, facts, facts.clock
         self._ahead = self._decoded(place)
         self._shown: Timed | None = None
         self._next = next(self._ahead, None)
@@ -72,13 +65,13 @@ class ReadThrough:
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._file.container.close()
 
     def _decoded(self, place: Place) -> Iterator[Timed]:
         """Yield frames in rising order; those before the place lean on what comes before it and are left out."""
         due = self._clock.origin_tick if place.tick is None else place.tick
         last = due - 1
-        for packet in packets_from(self._container, self._stream, place):
+        for packet in packets_from(self._file, place):
             for frame in _frames_of(packet):
                 stamp = self._clock.stamp(frame)
                 tick = due if stamp is None else stamp
@@ -94,15 +87,16 @@ def broke_off(last: Timed, limit: int, facts: Probe) -> bool:
     return limit >= end and end + facts.clock.ticks(CUT_SECONDS) < stated_end
 
 
-def packets_from(
-    container: InputContainer, stream: VideoStream, place: Place
-) -> Generator[Packet[VideoStream], None, None]:
+def packets_from(file: OpenFile, place: Place) -> Generator[Packet[VideoStream], None, None]:
     """Yield the packets of a stream from a place on, the last one empty; what cannot be read ends the clip."""
     import av
 
+    container, stream = file
     try:
         if place.seek_tick is not None:
             container.seek(place.seek_tick, stream=stream)
+        elif container.format.name == ISO_MEDIA and len(stream.index_entries):  # it may have been read from before
+            container.seek(stream.index_entries[0].timestamp, stream=stream, any_frame=True)
         found = place.tick is None
         for packet in container.demux(stream):
             found = found or (packet.pts == place.tick and packet.is_keyframe)

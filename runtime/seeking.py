@@ -8,13 +8,13 @@ must, `Astray` says so, and the frame has to be found by reading through.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tam_edge.runtime.container import INDEXED, open_stream
+from tam_edge.runtime.container import INDEXED, ISO_MEDIA, OpenFile
 from tam_edge.runtime.keyframes import KeyframeRules
 from tam_edge.runtime.probe import Probe
 from tam_edge.runtime.readthrough import BEGINNING, Place, Timed, broke_off, packets_from
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_REORDERED = 16  # H.264 and H.265: at most so many frames are stored before one that is shown earlier
 _SEEK_PACKETS = 24  # reading this many takes as long as a seek; measured
 _RESTART_FRAMES = 4  # decoding so few costs less than what a decoder with threads loses when it starts anew
 _MOST_HELD_BYTES = 4 * 1024**2  # of packets read ahead; more are decoded although a key frame might make that needless
@@ -34,7 +33,7 @@ _MOST_TRIES = 6
 _USUAL_FPS = 25
 
 
-class Astray(Exception):  # noqa: N818: no error, but the signal to read through
+class Astray(Exception):  # noqa: N818 - no error, but the signal to read through
     """Seeking, or leaving frames out, did not lead to the frame that was asked for; the message says why."""
 
 
@@ -51,17 +50,13 @@ class _Due(NamedTuple):
 class Seeking:
     """A decoder that moves forward and leaves out what it can."""
 
-    def __init__(
-        self, path: Path, source: str, threads: int, facts: Probe, rules: KeyframeRules, *, may_seek: bool = True
-    ) -> None:
-        """Open a file whose packets obey `rules`; without `may_seek` its packets are read one after the other.
-
-        Raises:
-            VideoError: the file cannot be opened any more.
-        """
+    def __init__(self, file: OpenFile, facts: Probe, rules: KeyframeRules, *, may_seek: bool = True) -> None:
+        """Take over an open file whose packets obey `rules`; without `may_seek` they are read one after the other."""
         self._facts, self._clock, self._rules, self._may_seek = facts, facts.clock, rules, may_seek
-        self._container, self._stream = open_stream(path, source, threads)
-        self._indexed = self._container.format.name in INDEXED
+        self._file, self._stream = file, file.stream
+        container = file.container.format.name
+        self._indexed = container in INDEXED
+        self._dts_lead = container == ISO_MEDIA  # by its tables no frame is shown before it is decoded
         self._seek_ticks = self._clock.ticks(_SEEK_PACKETS / (facts.average_fps or _USUAL_FPS))
         self._unindexed_gap = self._clock.ticks(_UNINDEXED_GAP_SECONDS)
         self._key_distance, self._last_key = 0, self._clock.origin_tick  # the largest seen; where to measure from
@@ -69,7 +64,7 @@ class Seeking:
         self._due = deque[_Due]()  # frames that the decoder was given and has not returned
         self._shown: Timed | None = None
         self._dropping = False
-        self._begin(BEGINNING, packets_from(self._container, self._stream, BEGINNING))
+        self._begin(BEGINNING, packets_from(self._file, BEGINNING))
 
     def shown(self, limits: Sequence[int]) -> Iterator[Timed | None]:
         """Yield, for each of the rising ticks, the last frame that appears by it; None past the end of a cut clip.
@@ -87,7 +82,7 @@ class Seeking:
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._file.container.close()
 
     def _begin(self, place: Place, packets: Iterator[Packet[VideoStream]]) -> None:
         self.place = place
@@ -96,6 +91,7 @@ class Seeking:
         self._ahead: deque[Packet[VideoStream]] = deque()  # packets read, not decoded yet
         self._held_bytes = 0  # by those
         self._times: list[int] = []  # in order: when frames of packets read appear, from the last one asked for on
+        self._decoding = -math.inf  # decoding time of the last packet read
         self._ended = False
 
     def _worth_seeking(self, limit: int) -> list[int]:
@@ -123,7 +119,7 @@ class Seeking:
 
     def _seek(self, ticks: Sequence[int], limit: int) -> None:
         for tick in ticks:
-            packets = packets_from(self._container, self._stream, Place(tick, None))
+            packets = packets_from(self._file, Place(tick, None))
             key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
             if key is None or key.pts is None or key.pts > limit or not self._starts(key):
                 continue
@@ -141,7 +137,7 @@ class Seeking:
     def _read_to(self, limit: int) -> Iterator[Timed | None]:
         """Read packets until none can come that is shown by `limit`; yield what comes out of the decoder meanwhile."""
         yield from self._leave_out(limit)
-        while not self._ended and len(self._times) - bisect_right(self._times, limit) <= _REORDERED:
+        while not self._is_certain(limit):
             packet = next(self._packets, None)
             if packet is None or not packet.size:
                 self._ended = True
@@ -152,12 +148,20 @@ class Seeking:
             while self._held_bytes > _MOST_HELD_BYTES:
                 yield from self._decode_next(limit)
 
+    def _is_certain(self, limit: int) -> bool:
+        """Whether no packet can come any more whose frame is shown by `limit`."""
+        if self._ended or (self._dts_lead and self._decoding > limit):
+            return True
+        return len(self._times) - bisect_right(self._times, limit) > self._rules.reordered_frames
+
     def _take(self, packet: Packet[VideoStream]) -> None:
         if packet.pts is None:
             raise Astray("some of its packets carry no presentation time")
         self._ahead.append(packet)
         self._held_bytes += packet.size
         self._newest = max(self._newest, packet.pts)
+        if packet.dts is not None:
+            self._decoding = packet.dts
         if packet.is_keyframe:
             self._key_distance = max(self._key_distance, packet.pts - self._last_key)
             self._last_key = packet.pts

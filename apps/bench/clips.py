@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-
 from tam_edge.runtime.errors import TamEdgeError
 
 if TYPE_CHECKING:

@@ -40,6 +40,8 @@ class Measured:
     """Each run."""
     median_ms: float | None
     """Their median."""
+    cpu_ms: float | None
+    """Median CPU time, of all threads and of processes it started."""
     peak_bytes: int
     """Peak resident set of its process."""
 
@@ -137,15 +139,17 @@ class _Worker:
     def measured(self) -> Measured:
         """What came of it; of wrong frames the worst run."""
         if self._missing is not None:
-            return Measured(self._name, f"not installed: {self._missing}", 0, (), None, 0)
+            return Measured(self._name, f"not installed: {self._missing}", 0, (), None, None, 0)
         failed = next((answer["failed"] for answer in self._answers if answer["failed"]), None)
-        counted = tuple(answer["ms"] for answer in self._answers[1:])
+        counted = self._answers[1:]
+        ms = tuple(answer["ms"] for answer in counted)
         return Measured(
             self._name,
             failed,
             max(answer["wrong"] for answer in self._answers),
-            counted,
-            None if failed or not counted else median(counted),
+            ms,
+            None if failed or not counted else median(ms),
+            None if failed or not counted else median(answer["cpu_ms"] for answer in counted),
             max(answer["peak_bytes"] for answer in self._answers),
         )
 
@@ -200,6 +204,7 @@ def _figures(result: Measured) -> str:
     if result.median_ms is None:
         return result.failed or "no runs"
     spread = f"{result.median_ms:9.1f} ms  ({min(result.ms):.1f} to {max(result.ms):.1f})"
+    cpu = f"CPU {result.cpu_ms:.0f} ms"
     torch = "  needs torch" if DECODERS[result.decoder].needs_torch else ""
     wrong = f"  {result.wrong} frames WRONG" if result.wrong else ""
-    return f"{spread:<34}{size_text(result.peak_bytes):>12}{torch}{wrong}"
+    return f"{spread:<36}{cpu:<14}{size_text(result.peak_bytes):>12}{torch}{wrong}"
