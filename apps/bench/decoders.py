@@ -59,7 +59,7 @@ def _opencv(path: Path, wanted: Sequence[Wanted]) -> Iterator[Pixels]:
         while at < frame.index:
             capture.grab()
             at += 1
-        yield cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        yield _from_bgr(*capture.retrieve())
     capture.release()
 
 
@@ -69,8 +69,16 @@ def _opencv_seek(path: Path, wanted: Sequence[Wanted]) -> Iterator[Pixels]:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     for frame in wanted:
         capture.set(cv2.CAP_PROP_POS_FRAMES, frame.index)
-        yield cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        yield _from_bgr(*capture.read())
     capture.release()
+
+
+def _from_bgr(found: bool, pixels: Any) -> Pixels:
+    import cv2
+
+    if not found:
+        raise RuntimeError("gives no frame")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def _pyav(path: Path, wanted: Sequence[Wanted]) -> Iterator[Pixels]:
