@@ -63,7 +63,7 @@ class Seeking:
         self._newest = self._clock.origin_tick  # tick up to which packets were read
         self._due = deque[_Due]()  # frames that the decoder was given and has not returned
         self._shown: Timed | None = None
-        self._dropping = False
+        self._dropping = self._decoding = False  # what the decoder is set to; whether it was given anything
         self._begin(BEGINNING, packets_from(self._file, BEGINNING))
 
     def shown(self, limits: Sequence[int]) -> Iterator[Timed | None]:
@@ -91,7 +91,7 @@ class Seeking:
         self._ahead: deque[Packet[VideoStream]] = deque()  # packets read, not decoded yet
         self._held_bytes = 0  # by those
         self._times: list[int] = []  # in order: when frames of packets read appear, from the last one asked for on
-        self._decoding = -math.inf  # decoding time of the last packet read
+        self._decoding_tick = -math.inf  # of the last packet read
         self._ended = False
 
     def _worth_seeking(self, limit: int) -> list[int]:
@@ -150,7 +150,7 @@ class Seeking:
 
     def _is_certain(self, limit: int) -> bool:
         """Whether no packet can come any more whose frame is shown by `limit`."""
-        if self._ended or (self._dts_lead and self._decoding > limit):
+        if self._ended or (self._dts_lead and self._decoding_tick > limit):
             return True
         return len(self._times) - bisect_right(self._times, limit) > self._rules.reordered_frames
 
@@ -161,7 +161,7 @@ class Seeking:
         self._held_bytes += packet.size
         self._newest = max(self._newest, packet.pts)
         if packet.dts is not None:
-            self._decoding = packet.dts
+            self._decoding_tick = packet.dts
         if packet.is_keyframe:
             self._key_distance = max(self._key_distance, packet.pts - self._last_key)
             self._last_key = packet.pts
@@ -211,6 +211,7 @@ class Seeking:
         )  # something else is shown by then
         self._drop_unreferenced(passed and self._rules.may_drop)
         leading = self.place.tick is not None and packet.pts < self.place.tick
+        self._decoding = True
         try:
             frames = [] if leading and packet.is_corrupt else packet.decode()
         except av.FFmpegError:
@@ -249,4 +250,6 @@ class Seeking:
                 yield from self._came_out(frame)
         if self._due:
             raise Astray("its frames do not come out at the times of its packets")
-        self._stream.codec_context.flush_buffers()
+        if self._decoding:
+            self._stream.codec_context.flush_buffers()
+            self._decoding = False
