@@ -2,6 +2,10 @@
 
 A phone held sideways stores its pictures lying down and a matrix that says how to show them. Sample aspect ratio is
 not applied: every encoder squashes frames to a square anyway. HDR colours are converted without tone mapping.
+
+Frames come in full size. Letting swscale make the encoder's size at once would save 8 ms of a 1280x720 frame, and
+differs by up to 49/255 from PIL's bicubic, with which encoders are trained; decoding at half size (`lowres`, MJPEG and
+MPEG-4) differs by up to 123/255 and saves nothing.
 """
 
 from __future__ import annotations

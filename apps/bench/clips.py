@@ -96,18 +96,11 @@ def make_clip(spec: ClipSpec, folder: Path) -> Path:
     path = folder / f"{spec.name}.{_ENCODERS[spec.codec][0]}"
     if path.exists():
         return path
-    draft = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if spec.length == "10s":
-            _encode(spec, draft)
-        else:
-            _repeat(make_clip(_scene_of(spec), folder), draft, LENGTHS_SECONDS[spec.length] // SCENE_SECONDS)
-        draft.replace(path)
+        _make_whole(spec, path)
     except OSError as error:
         raise TamEdgeError(f"cannot write clips into {folder}: {error.strerror}; name another folder") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 
@@ -116,6 +109,18 @@ def number_shown(pixels: NDArray[np.uint8]) -> int:
     side = 4 * _CELL_PX
     cells = pixels[:side, :side].reshape(4, _CELL_PX, 4, _CELL_PX, 3).mean(axis=(1, 3, 4))
     return int(((cells.ravel() > 128) << np.arange(16)).sum())
+
+
+def _make_whole(spec: ClipSpec, path: Path) -> None:
+    draft = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
+    try:
+        if spec.length == "10s":
+            _encode(spec, draft)
+        else:
+            _repeat(make_clip(_scene_of(spec), path.parent), draft, LENGTHS_SECONDS[spec.length] // SCENE_SECONDS)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _scene_of(spec: ClipSpec) -> ClipSpec:
