@@ -129,7 +129,7 @@ class _Frames:
                 opened.close()
 
     def _may_seek(self, limits: Sequence[int]) -> bool:
-        rules = self._facts.keyframes
+        rules = self._facts.rules
         if self._failures == _MOST_FAILURES:
             return False
         if rules is not None and self._facts.seekable:
@@ -142,8 +142,8 @@ class _Frames:
 
     def _sought(self, limits: Sequence[int]) -> Iterator[Timed | None]:
         if self._seeking is None:
-            assert self._facts.keyframes is not None
-            self._seeking = Seeking(self._opened(), self._facts, self._facts.keyframes, may_seek=self._failures == 0)
+            assert self._facts.rules is not None
+            self._seeking = Seeking(self._opened(), self._facts, self._facts.rules, may_seek=self._failures == 0)
         for shown in self._seeking.shown(limits):
             self._found_from = self._seeking.place
             yield shown

@@ -11,7 +11,7 @@ from tam_edge.runtime.clock import Clock
 from tam_edge.runtime.container import SEEKABLE, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
-from tam_edge.runtime.keyframes import KeyframeRules, keyframe_rules
+from tam_edge.runtime.packets import PacketRules, packet_rules
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Probe:
     """Mean frames per second."""
     codec: str
     """FFmpeg's name of the codec."""
-    keyframes: KeyframeRules | None
-    """Where decoding may start; None if its codec does not tell."""
+    rules: PacketRules | None
+    """How to tell where decoding may start; None if nothing in its codec does."""
 
 
 def probe(path: Path, source: str, file: OpenFile) -> Probe:
@@ -74,7 +74,7 @@ def probe(path: Path, source: str, file: OpenFile) -> Probe:
         height_px=height,
         average_fps=_average_fps(extent, stream),
         codec=stream.codec_context.name,
-        keyframes=keyframe_rules(stream.codec_context),
+        rules=packet_rules(stream.codec_context),
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tam_edge.runtime.container import INDEXED, ISO_MEDIA, OpenFile
-from tam_edge.runtime.keyframes import KeyframeRules
+from tam_edge.runtime.packets import PacketRules
 from tam_edge.runtime.probe import Probe
 from tam_edge.runtime.readthrough import BEGINNING, Place, Timed, broke_off, packets_from
 
@@ -50,7 +50,7 @@ class _Due(NamedTuple):
 class Seeking:
     """A decoder that moves forward and leaves out what it can."""
 
-    def __init__(self, file: OpenFile, facts: Probe, rules: KeyframeRules, *, may_seek: bool = True) -> None:
+    def __init__(self, file: OpenFile, facts: Probe, rules: PacketRules, *, may_seek: bool = True) -> None:
         """Take over an open file whose packets obey `rules`; without `may_seek` they are read one after the other."""
         self._facts, self._clock, self._rules, self._may_seek = facts, facts.clock, rules, may_seek
         self._file, self._stream = file, file.stream
@@ -63,7 +63,7 @@ class Seeking:
         self._newest = self._clock.origin_tick  # tick up to which packets were read
         self._due = deque[_Due]()  # frames that the decoder was given and has not returned
         self._shown: Timed | None = None
-        self._dropping = self._decoding = False  # what the decoder is set to; whether it was given anything
+        self._decoding = False  # whether the decoder was given anything since it was last made ready
         self._begin(BEGINNING, packets_from(self._file, BEGINNING))
 
     def shown(self, limits: Sequence[int]) -> Iterator[Timed | None]:
@@ -206,10 +206,9 @@ class Seeking:
         packet = self._ahead.popleft()
         self._held_bytes -= packet.size
         assert packet.pts is not None
-        passed = (
-            packet.pts < self._times[max(0, bisect_right(self._times, limit) - 1)]
-        )  # something else is shown by then
-        self._drop_unreferenced(passed and self._rules.may_drop)
+        on_screen = self._times[max(0, bisect_right(self._times, limit) - 1)]
+        if packet.pts < on_screen and self._rules.nothing_refers_to(bytes(packet)):
+            return
         leading = self.place.tick is not None and packet.pts < self.place.tick
         self._decoding = True
         try:
@@ -222,11 +221,6 @@ class Seeking:
             raise Astray("some of it is damaged")
         for frame in frames:
             yield from self._came_out(frame)
-
-    def _drop_unreferenced(self, wanted: bool) -> None:
-        if wanted != self._dropping:
-            self._stream.codec_context.skip_frame = "NONREF" if wanted else "DEFAULT"
-            self._dropping = wanted
 
     def _came_out(self, frame: VideoFrame) -> Iterator[Timed | None]:
         tick = self._clock.stamp(frame)

@@ -23,7 +23,7 @@ from tam_edge.apps.bench.clips import ClipSpec, make_clip
 from tam_edge.runtime import seeking
 from tam_edge.runtime.container import open_stream
 from tam_edge.runtime.decode import VideoFile
-from tam_edge.runtime.keyframes import KeyframeRules, keyframe_rules
+from tam_edge.runtime.packets import PacketRules, packet_rules
 from tam_edge.runtime.readthrough import ReadThrough
 from tam_edge.runtime.upright import UprightRgb
 from tam_edge.runtime.video import open_video
@@ -53,7 +53,7 @@ ENCODINGS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     "mpeg4 avi": ("avi", "mpeg4", {"bf": "2"}, {}),
     "mpeg2": ("ts", "mpeg2video", {"bf": "2"}, {}),
     "mjpeg": ("mkv", "mjpeg", {}, {}),
-    "vp8": ("webm", "libvpx", {"deadline": "realtime", "auto-alt-ref": "1", "lag-in-frames": "10"}, {}),
+    "vp8": ("webm", "libvpx", {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "10"}, {}),
     "vp9": ("webm", "libvpx-vp9", {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "9"}, {}),
     "av1": ("mp4", "libsvtav1", {"preset": "12"}, {}),
 }  # fmt: skip
@@ -141,9 +141,9 @@ def test_every_frame_in_turn(name: str, clips: Callable[[str], Path]) -> None:
     assert reasons == set()
 
 
-def keyframes_of(path: Path) -> KeyframeRules | None:
+def rules_of(path: Path) -> PacketRules | None:
     with open_stream(path, str(path), 1).container as container:
-        return keyframe_rules(container.streams.video[0].codec_context)
+        return packet_rules(container.streams.video[0].codec_context)
 
 
 def remuxed(path: Path, into: Path, change: Callable[[int, av.Packet], None]) -> Path:
@@ -161,7 +161,7 @@ def remuxed(path: Path, into: Path, change: Callable[[int, av.Packet], None]) ->
 @pytest.mark.parametrize("name", ["h264", "h264 open gop", "h264 ts", "h265", "h265 ts", "mpeg4", "mpeg2"])
 def test_key_frames_are_known_by_their_packets(name: str, clips: Callable[[str], Path]) -> None:
     path = clips(name)
-    rules = keyframes_of(path)
+    rules = rules_of(path)
     assert rules is not None
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -173,7 +173,7 @@ def test_key_frames_are_known_by_their_packets(name: str, clips: Callable[[str],
 
 def test_where_a_picture_is_refreshed_bit_by_bit_decoding_does_not_start(clips: Callable[[str], Path]) -> None:
     path = clips("h264 intra refresh")
-    rules = keyframes_of(path)
+    rules = rules_of(path)
     assert rules is not None
     with av.open(str(path)) as container:
         marked = [packet for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
@@ -194,18 +194,41 @@ def test_packets_that_are_wrongly_marked_are_not_believed(
     video, times = opened(path), [0.7, 3.0, 6.1, 9.0, 12.5]
     expected = read_through(path, video, times)
     assert same(frames_of(video, times)[0], expected)
-    monkeypatch.setattr(KeyframeRules, "starts", lambda *_: True)  # and that is why
+    monkeypatch.setattr(PacketRules, "starts", lambda *_: True)  # and that is why
     believed, reasons = frames_of(video, times)
     assert reasons or not same(believed, expected)
 
 
-def test_what_a_higher_temporal_layer_leans_on_is_not_dropped(
-    clips: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layered, flat = keyframes_of(clips("h265 temporal layers")), keyframes_of(clips("h265"))
-    in_a_stream = keyframes_of(clips("h265 ts"))
-    assert layered is not None and flat is not None and in_a_stream is not None
-    assert (layered.may_drop, flat.may_drop, in_a_stream.may_drop) == (False, True, True)
+def unreferenced(path: Path) -> list[bool]:
+    """For each packet of a clip, whether nothing refers to it."""
+    rules = rules_of(path)
+    assert rules is not None
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        found = [rules.nothing_refers_to(bytes(packet)) for packet in packets]
+        assert not any(rules.nothing_refers_to(bytes(packet)[:end]) for packet in packets for end in range(5))
+        assert not any(found[i] for i, packet in enumerate(packets) if packet.is_keyframe)
+    return found
+
+
+@pytest.mark.parametrize("name", ["h264", "h264 ts", "h265", "h265 ts", "mpeg4", "mpeg2"])
+def test_what_nothing_refers_to_can_be_taken_away(name: str, clips: Callable[[str], Path], tmp_path: Path) -> None:
+    path = clips(name)
+    can_go = unreferenced(path)
+    assert sum(can_go) > FRAMES // 4
+
+    def decoded(omit: Sequence[bool]) -> dict[int | None, NDArray[np.uint8]]:
+        with open_stream(path, str(path), 1).container as container:
+            packets = [packet for i, packet in enumerate(container.demux(video=0)) if not (i < len(omit) and omit[i])]
+            return {frame.pts: frame.to_ndarray() for packet in packets for frame in packet.decode()}
+
+    every, rest = decoded([]), decoded(can_go)
+    assert len(rest) == len(every) - sum(can_go)
+    assert all(np.array_equal(pixels, every[pts]) for pts, pixels in rest.items())
+
+
+def test_what_a_higher_temporal_layer_leans_on_is_not_taken_away(clips: Callable[[str], Path]) -> None:
+    assert not any(unreferenced(clips("h265 temporal layers")))
 
 
 def test_frames_that_nobody_wants_are_not_decoded(

@@ -1,4 +1,4 @@
-"""Where a decoder can start in the middle of a stream and still give exactly what reading from the beginning gives.
+"""Where a decoder can start, and what it can leave out, and still give what reading from the beginning gives.
 
 A container marks packets as key frames, but what it marks is not always such a place: H.264 streams without IDR
 pictures, intra refresh, files whose every packet is marked. So the packet itself is looked at, by the rules of its
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 _SELF_CHECKING = frozenset({"vp8", "vp9", "av1", "ffv1"})
 _MOST_REORDERED = 16  # H.264 and H.265: max_num_reorder_frames
 _H264_SLICES, _H264_IDR, _H264_SEI = range(1, 6), 5, 6
-_HEVC_PICTURES, _HEVC_IRAP, _HEVC_SPS = range(32), range(16, 22), 33
+_H264_REMARKS = frozenset({_H264_SEI, 9, 12})  # access unit delimiter, filler
+_HEVC_PICTURES, _HEVC_IRAP, _HEVC_SPS = frozenset(range(32)), frozenset(range(16, 22)), 33
+_HEVC_LEAVES = frozenset(range(0, 16, 2))  # TRAIL_N and its like: sub-layer non-reference pictures
+_HEVC_REMARKS = frozenset({35, 38, 39, 40})  # access unit delimiter, filler, SEI before and after
+_I_PICTURE, _B_PICTURE = 0, 2
 _RECOVERY_POINT = 6  # type of an SEI message (H.264 annex D.1.8)
 _EXACT_AT_ONCE = 0b1100_0000  # recovery_frame_cnt 0, exact_match_flag 1
 _MPEG4_VOP, _MPEG12_PICTURE = b"\0\0\1\xb6", b"\0\0\1\0"
 
 
 @dataclass(frozen=True, slots=True)
-class KeyframeRules:
+class PacketRules:
     """What can be told from the packets of one stream."""
 
     codec: str
@@ -37,8 +41,8 @@ class KeyframeRules:
     """Whether every frame stands alone."""
     reordered_frames: int
     """Most frames that are stored before one which is shown earlier."""
-    may_drop: bool
-    """Whether a decoder that leaves out the frames which call themselves unreferenced gives all others unchanged."""
+    one_layer: bool
+    """Whether what says that nothing refers to it means it: in H.265 a higher temporal layer may all the same."""
 
     def starts(self, packet: bytes) -> bool:
         """Whether decoding may start with a packet that the container marks as a key frame.
@@ -50,14 +54,39 @@ class KeyframeRules:
                 return self._starts_h264(packet)
             case "hevc":
                 return self._starts_hevc(packet)
-            case "mpeg4":
-                at = packet.find(_MPEG4_VOP) + len(_MPEG4_VOP)
-                return at >= len(_MPEG4_VOP) and at < len(packet) and packet[at] >> 6 == 0
-            case "mpeg1video" | "mpeg2video":
-                at = packet.find(_MPEG12_PICTURE) + len(_MPEG12_PICTURE) + 1
-                return at > len(_MPEG12_PICTURE) and at < len(packet) and packet[at] >> 3 & 7 == 1
+            case "mpeg4" | "mpeg1video" | "mpeg2video":
+                return self._picture_type(packet) == _I_PICTURE
             case _:
                 return True
+
+    def nothing_refers_to(self, packet: bytes) -> bool:
+        """Whether a decoder gives all other frames unchanged if it never gets this packet."""
+        match self.codec:
+            case "h264":
+                kinds = [packet[at] for at in self._nal_units(packet)]  # nal_ref_idc is in bits 5 and 6
+                pictures = [kind for kind in kinds if kind & 31 in _H264_SLICES]
+                return bool(pictures) and not any(kind >> 5 & 3 for kind in kinds if kind & 31 not in _H264_REMARKS)
+            case "hevc":
+                kinds = [packet[at] >> 1 & 63 for at in self._nal_units(packet)]
+                pictures = [kind for kind in kinds if kind in _HEVC_PICTURES]
+                rest = set(kinds) - set(pictures)
+                return self.one_layer and bool(pictures) and rest <= _HEVC_REMARKS and set(pictures) <= _HEVC_LEAVES
+            case "mpeg4" | "mpeg1video" | "mpeg2video":
+                return self._picture_type(packet) == _B_PICTURE and packet.startswith(self._picture_code)
+            case _:
+                return False
+
+    @property
+    def _picture_code(self) -> bytes:
+        return _MPEG4_VOP if self.codec == "mpeg4" else _MPEG12_PICTURE
+
+    def _picture_type(self, packet: bytes) -> int | None:
+        """Of MPEG-1, -2 and -4, as MPEG-4 counts: 0 is I, 1 P, 2 B; None if there is no picture."""
+        at = packet.find(self._picture_code)
+        body = packet[at + 4 : at + 6]
+        if at < 0 or len(body) < 2:
+            return None
+        return body[0] >> 6 if self.codec == "mpeg4" else (body[1] >> 3 & 7) - 1
 
     def _starts_h264(self, packet: bytes) -> bool:
         for at in self._nal_units(packet):
@@ -71,7 +100,7 @@ class KeyframeRules:
     def _starts_hevc(self, packet: bytes) -> bool:
         for at in self._nal_units(packet):
             kind = packet[at] >> 1 & 63
-            if kind == _HEVC_SPS and self.may_drop and not _one_sub_layer(packet, at):
+            if kind == _HEVC_SPS and self.one_layer and not _one_sub_layer(packet, at):
                 return False
             if kind in _HEVC_PICTURES:
                 return kind in _HEVC_IRAP
@@ -82,22 +111,21 @@ class KeyframeRules:
         return _prefixed(packet, self.nal_length_bytes) if self.nal_length_bytes else _start_coded(packet)
 
 
-def keyframe_rules(decoder: VideoCodecContext) -> KeyframeRules | None:
+def packet_rules(decoder: VideoCodecContext) -> PacketRules | None:
     """The rules for a stream, from its header; None if nothing in it says where decoding may start."""
     codec, header = decoder.codec.canonical_name, decoder.extradata or b""
-    nal_length, reordered, may_drop = 0, _MOST_REORDERED, True  # nothing ever refers to an MPEG-1, -2 or -4 B frame
+    nal_length, reordered, one_layer = 0, _MOST_REORDERED, True
     if decoder.codec.intra_only or codec in _SELF_CHECKING:
-        reordered, may_drop = 0, False
+        reordered = 0
     elif codec == "h264":
         nal_length = (header[4] & 3) + 1 if _is_configuration(header, 7) else 0
     elif codec == "hevc":
-        # What nothing in its own temporal layer refers to may still serve a higher one: only one layer is safe.
         configured = _is_configuration(header, 23)
         nal_length = (header[21] & 3) + 1 if configured else 0
-        may_drop = header[21] >> 3 & 7 == 1 if configured else _one_layer_throughout(header)
+        one_layer = header[21] >> 3 & 7 == 1 if configured else _one_layer_throughout(header)
     elif codec not in ("mpeg4", "mpeg1video", "mpeg2video"):
         return None
-    return KeyframeRules(codec, nal_length, decoder.codec.intra_only, reordered, may_drop)
+    return PacketRules(codec, nal_length, decoder.codec.intra_only, reordered, one_layer)
 
 
 def _is_configuration(header: bytes, least_bytes: int) -> bool:
