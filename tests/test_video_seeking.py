@@ -53,7 +53,7 @@ ENCODINGS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     "mpeg4 avi": ("avi", "mpeg4", {"bf": "2"}, {}),
     "mpeg2": ("ts", "mpeg2video", {"bf": "2"}, {}),
     "mjpeg": ("mkv", "mjpeg", {}, {}),
-    "vp8": ("webm", "libvpx", {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "10"}, {}),
+    "vp8": ("webm", "libvpx", {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "9"}, {}),
     "vp9": ("webm", "libvpx-vp9", {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "9"}, {}),
     "av1": ("mp4", "libsvtav1", {"preset": "12"}, {}),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ def _encode(spec: ClipSpec, path: Path) -> None:
     if spec.codec == "h265":
         options["x265-params"] = f"log-level=none:keyint={gop}:min-keyint={gop}:scenecut=0"
     with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
-        stream = container.add_stream(encoder, rate=FPS, options=options)
+        stream = cast("VideoStream", container.add_stream(encoder, rate=FPS, options=options))
         stream.width, stream.height, stream.pix_fmt = spec.width_px, spec.height_px, "yuv420p"
         stream.codec_context.time_base = _TICK
         for number, tick in enumerate(_scene_ticks(spec.steady)):
@@ -164,7 +164,7 @@ def _painted(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[:height_px, :width_px].astype(np.float32)
     x += 2 * number
     ground = 40 * np.sin(x / 17 + y / 29) + 30 * np.sin(x / 5 - y / 7) + 20 * np.sin(x * y / 900)
-    pixels = np.clip(128 + np.stack((ground, ground / 2, -ground), axis=-1), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(128 + np.stack((ground, ground / 2, -ground), axis=-1), 0, 255).astype(np.uint8)
     side, left = height_px // 4, 5 * number % width_px
     pixels[height_px // 2 : height_px // 2 + side, left : left + side] = (200, 60, 30)
     bits = (number >> np.arange(16)) & 1
@@ -188,7 +188,7 @@ def _repeat(scene: Path, path: Path, times: int) -> None:
 def _shifted(packet: Packet[VideoStream], ticks: int, stream: VideoStream) -> Packet[VideoStream]:
     import av
 
-    moved: Packet[VideoStream] = av.Packet(bytes(packet))
+    moved = cast("Packet[VideoStream]", av.Packet(bytes(packet)))
     moved.time_base, moved.stream = packet.time_base, stream
     moved.is_keyframe, moved.duration = packet.is_keyframe, packet.duration
     moved.pts = None if packet.pts is None else packet.pts + ticks
