@@ -78,7 +78,8 @@ def _from_bgr(found: bool, pixels: Any) -> Pixels:
 
     if not found:
         raise RuntimeError("gives no frame")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    rgb: Pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return rgb
 
 
 def _pyav(path: Path, wanted: Sequence[Wanted]) -> Iterator[Pixels]:
@@ -100,8 +101,8 @@ def _pyav_seek(path: Path, wanted: Sequence[Wanted]) -> Iterator[Pixels]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in wanted:
-            container.seek(round(frame.seconds / stream.time_base), stream=stream)
-            near = (found for found in container.decode(stream) if found.time > frame.seconds - 0.001)
+            container.seek(round(frame.seconds * av.time_base))
+            near = (found for found in container.decode(stream) if (found.time or 0) > frame.seconds - 0.001)
             yield next(near).to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
