@@ -16,7 +16,7 @@ from tam_edge.runtime.container import ISO_MEDIA, OpenFile, open_stream
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
 from tam_edge.runtime.probe import Probe, probe
 from tam_edge.runtime.readthrough import BEGINNING, ReadThrough, Timed
-from tam_edge.runtime.seeking import Astray, NoPlace, Seeking
+from tam_edge.runtime.seeking import Astray, Damaged, NoPlace, Seeking
 from tam_edge.runtime.upright import UprightRgb
 
 _FAR_SECONDS = 10  # that a clip cannot be sought in is worth a word where frames lie further apart
@@ -149,7 +149,7 @@ class _Frames:
             yield shown
 
     def _lost(self, astray: Astray) -> None:
-        self._failures += 1
+        self._failures += not isinstance(astray, Damaged)
         self.read_through = f"{astray}, so it was read through"
         if self._seeking is not None:
             self._seeking.close()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SEEK_PACKETS = 24  # reading this many takes as long as a seek; measured
 _RESTART_FRAMES = 4  # decoding so few costs less than what a decoder with threads loses when it starts anew
 _MOST_HELD_BYTES = 4 * 1024**2  # of packets read ahead; more are decoded although a key frame might make that needless
+_MOST_HELD_PACKETS = 1024
 _UNINDEXED_GAP_SECONDS = 10  # without an index a seek may land before where we are: only try far ahead
 _BACK_SECONDS = 2  # how much before a time to look for a key frame, while the distance between them is not known
 _MOST_TRIES = 6
@@ -35,6 +36,10 @@ _USUAL_FPS = 25
 
 class Astray(Exception):  # noqa: N818 - no error, but the signal to read through
     """Seeking, or leaving frames out, did not lead to the frame that was asked for; the message says why."""
+
+
+class Damaged(Astray):
+    """What was read on the way is damaged; that does not speak against seeking elsewhere in the file."""
 
 
 class NoPlace(Astray):
@@ -62,6 +67,7 @@ class Seeking:
         self._key_distance, self._last_key = 0, self._clock.origin_tick  # the largest seen; where to measure from
         self._newest = self._clock.origin_tick  # tick up to which packets were read
         self._due = deque[_Due]()  # frames that the decoder was given and has not returned
+        self._early = deque[Timed]()  # frames that came out before they were asked for, as they may be
         self._shown: Timed | None = None
         self._decoding = False  # whether the decoder was given anything since it was last made ready
         self._begin(BEGINNING, packets_from(self._file, BEGINNING))
@@ -92,7 +98,7 @@ class Seeking:
         self._held_bytes = 0  # by those
         self._times: list[int] = []  # in order: when frames of packets read appear, from the last one asked for on
         self._decoding_tick = -math.inf  # of the last packet read
-        self._ended = False
+        self._ended = self._damaged = False
 
     def _worth_seeking(self, limit: int) -> list[int]:
         """Ticks to try, best first, where seeking saves more than reading packets on costs."""
@@ -145,8 +151,13 @@ class Seeking:
             self._take(packet)
             if packet.is_keyframe:
                 yield from self._leave_out(limit)
-            while self._held_bytes > _MOST_HELD_BYTES:
+            self._forget_before(limit)
+            while self._held_bytes > _MOST_HELD_BYTES or len(self._ahead) > _MOST_HELD_PACKETS:
                 yield from self._decode_next(limit)
+
+    def _forget_before(self, limit: int) -> None:
+        """Drop the times of frames that are off screen by `limit`."""
+        del self._times[: max(0, bisect_right(self._times, limit) - 1)]
 
     def _is_certain(self, limit: int) -> bool:
         """Whether no packet can come any more whose frame is shown by `limit`."""
@@ -182,17 +193,20 @@ class Seeking:
             self._held_bytes -= ahead.popleft().size
         tick = ahead[0].pts
         assert tick is not None
-        self.place = Place(self.place.seek_tick, tick)
+        self.place, self._damaged = Place(self.place.seek_tick, tick), False
         del self._times[: bisect_left(self._times, tick)]
 
     def _answer(self, limit: int) -> Iterator[Timed | None]:
         """Decode until the frame on screen at `limit` is on its way; yield what comes out of the decoder meanwhile."""
-        at = bisect_right(self._times, limit) - 1
-        if at < 0:
+        self._forget_before(limit)
+        if not self._times or self._times[0] > limit:
             raise Astray("its packets do not come in the order of their times")
-        tick = self._times[at]
-        del self._times[:at]
+        tick = self._times[0]
         due = _Due(tick, limit, self._ended and len(self._times) == 1)
+        while self._early and self._early[0].tick < tick:
+            self._early.popleft()
+        if self._early and self._early[0].tick == tick:
+            self._shown = self._early.popleft()
         if self._shown is not None and self._shown.tick == tick and not self._due:
             yield self._unless_cut(self._shown, due)
             return
@@ -201,38 +215,51 @@ class Seeking:
             yield from self._decode_next(limit)
 
     def _decode_next(self, limit: int) -> Iterator[Timed | None]:
-        import av
-
         packet = self._ahead.popleft()
         self._held_bytes -= packet.size
         assert packet.pts is not None
-        on_screen = self._times[max(0, bisect_right(self._times, limit) - 1)]
+        on_screen = self._times[max(0, bisect_right(self._times, limit) - 1)] if self._times else packet.pts
         if packet.pts < on_screen and self._rules.nothing_refers_to(bytes(packet)):
             return
-        leading = self.place.tick is not None and packet.pts < self.place.tick
         self._decoding = True
-        try:
-            frames = [] if leading and packet.is_corrupt else packet.decode()
-        except av.FFmpegError:
-            if not leading:  # what is shown before the key frame may lack its references
-                raise Astray("some of it is damaged") from None
-            return
-        if packet.is_corrupt and not leading:
-            raise Astray("some of it is damaged")
-        for frame in frames:
-            yield from self._came_out(frame)
+        for frame in self._decoded(packet):
+            yield from self._came_out(frame, on_screen)
 
-    def _came_out(self, frame: VideoFrame) -> Iterator[Timed | None]:
+    def _decoded(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Frames that a packet, or the end of them, brings out of the decoder."""
+        import av
+
+        # Before the key frame that decoding started with, references may be lacking: those frames count for nothing.
+        counts = packet is None or packet.pts is None or self.place.tick is None or packet.pts >= self.place.tick
+        if packet is not None and packet.is_corrupt:  # half a packet would decode to half a picture
+            self._damaged = self._damaged or counts
+            return []
+        try:
+            return self._stream.decode(packet)
+        except av.FFmpegError:
+            self._damaged = self._damaged or counts
+            return []
+
+    def _came_out(self, frame: VideoFrame, on_screen: float) -> Iterator[Timed | None]:
+        """Answer what was waiting for a frame; keep it if it may be asked for later."""
         tick = self._clock.stamp(frame)
         if tick is None or (self.place.tick is not None and tick < self.place.tick):
             return
-        if frame.is_corrupt:
-            raise Astray("some of it is damaged")
+        self._damaged = self._damaged or frame.is_corrupt
+        if self._due and self._due[0].tick < tick:
+            raise self._missed()
+        if not self._due and not self._damaged and tick >= on_screen:
+            self._early.append(Timed(tick, frame))
         while self._due and self._due[0].tick == tick:
+            if self._damaged:
+                raise self._missed()
             self._shown = Timed(tick, frame)
             yield self._unless_cut(self._shown, self._due.popleft())
-        if self._due and self._due[0].tick < tick:
-            raise Astray("its frames do not come out at the times of its packets")
+
+    def _missed(self) -> Astray:
+        if self._damaged:
+            return Damaged("some of it is damaged")
+        return Astray("its frames do not come out at the times of its packets")
 
     def _unless_cut(self, shown: Timed, due: _Due) -> Timed | None:
         return None if due.last and broke_off(shown, due.limit, self._facts) else shown
@@ -240,10 +267,11 @@ class Seeking:
     def _finish(self) -> Iterator[Timed | None]:
         """Take the frames that are due out of the decoder, and make it ready for another place."""
         if self._due:
-            for frame in self._stream.decode(None):
-                yield from self._came_out(frame)
+            for frame in self._decoded(None):
+                yield from self._came_out(frame, math.inf)
         if self._due:
-            raise Astray("its frames do not come out at the times of its packets")
+            raise self._missed()
+        self._early.clear()
         if self._decoding:
             self._stream.codec_context.flush_buffers()
             self._decoding = False

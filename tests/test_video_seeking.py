@@ -237,9 +237,9 @@ def test_frames_that_nobody_wants_are_not_decoded(
     out: list[int] = []
     came_out = seeking.Seeking._came_out
 
-    def counted(self: seeking.Seeking, frame: av.VideoFrame) -> object:
+    def counted(self: seeking.Seeking, frame: av.VideoFrame, on_screen: float) -> object:
         out.append(frame.pts or 0)
-        return came_out(self, frame)
+        return came_out(self, frame, on_screen)
 
     monkeypatch.setattr(seeking.Seeking, "_came_out", counted)
     video = opened(clips("h264"))
