@@ -235,7 +235,7 @@ class Seeking:
             self._damaged = self._damaged or counts
             return []
         try:
-            return self._stream.decode(packet)
+            return self._stream.decode(None) if packet is None else packet.decode()
         except av.FFmpegError:
             self._damaged = self._damaged or counts
             return []
