@@ -1,4 +1,4 @@
-"""Where commands come from: three of our own, the others through entry points, none imported before it runs."""
+"""Where commands come from: four of our own, the others through entry points, none imported before it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from typer.core import TyperCommand, TyperGroup
 GROUP = "tam_edge.commands"
 """Entry points in this group are commands: a function is one command, a `typer.Typer` a group of them."""
 
-OWN = {"run": "tam_edge.apps.run:run", "plan": "tam_edge.apps.plan:plan", "classify": "tam_edge.apps.classify:classify"}
+OWN = {
+    "run": "tam_edge.apps.run:run",
+    "plan": "tam_edge.apps.plan:plan",
+    "classify": "tam_edge.apps.classify:classify",
+    "bench": "tam_edge.apps.bench.cli:app",
+}
 
 
 class CommandGroup(TyperGroup):

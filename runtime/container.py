@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tam_edge.runtime.errors import VideoError
 
@@ -28,7 +28,14 @@ _CONTAINERS = (
 _ISO_MEDIA_BOXES = frozenset({b"ftyp", b"mdat", b"free", b"wide", b"skip", b"moov", b"moof"})
 
 
-def open_stream(path: Path, source: str, threads: int) -> tuple[InputContainer, VideoStream]:
+class OpenFile(NamedTuple):
+    """A container that is open, and its main video stream."""
+
+    container: InputContainer
+    stream: VideoStream
+
+
+def open_stream(path: Path, source: str, threads: int) -> OpenFile:
     """Open a file and set up the decoder of its main video stream; `threads` 0 leaves their number to FFmpeg.
 
     Raises:
@@ -49,7 +56,7 @@ def open_stream(path: Path, source: str, threads: int) -> tuple[InputContainer, 
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
-    return container, stream
+    return OpenFile(container, stream)
 
 
 def _main_stream(container: InputContainer, source: str) -> VideoStream:

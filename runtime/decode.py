@@ -1,45 +1,58 @@
 """Take the frames on screen at rising times out of a video file, by presentation time, never by frame number.
 
-Reading on and seeking give the same frames; seeking only saves decoding what lies between. A place found by seeking
-counts once a frame decoded there, from a key packet on, turns out to appear no later than the time asked for.
+Reading through (readthrough.py) decodes everything and decides what is right; seeking (seeking.py) gives the same
+frames sooner, and says so where it cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from tam_edge.runtime.container import INDEXED, open_stream
-from tam_edge.runtime.errors import VideoError
-from tam_edge.runtime.extent import CUT_SECONDS
+from tam_edge.runtime.container import ISO_MEDIA, OpenFile, open_stream
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
 from tam_edge.runtime.probe import Probe, probe
-from tam_edge.runtime.upright import upright_rgb
+from tam_edge.runtime.readthrough import BEGINNING, ReadThrough, Timed
+from tam_edge.runtime.seeking import Astray, Damaged, NoPlace, Seeking
+from tam_edge.runtime.upright import UprightRgb
 
-if TYPE_CHECKING:
-    from av.packet import Packet
-    from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
-
-_UNINDEXED_GAP_SECONDS = 10  # without an index a seek may land before where we are: only try far ahead
-_STEP_SECONDS = 0.5  # a key frame this little ahead is reached sooner by reading on
-_BACK_SECONDS = 2  # how much earlier to try when a seek missed; doubles
+_FAR_SECONDS = 10  # that a clip cannot be sought in is worth a word where frames lie further apart
+_MOST_FAILURES = 3  # of seeking in one file, before it is given up
 
 
 class VideoFile(OpenedVideo):
-    """One video file; every call of `frames` opens it anew, so nothing stays open and calls may overlap."""
+    """One video file; every call of `frames` opens it anew, so calls may overlap."""
 
-    def __init__(self, path: Path, source: str, threads: int) -> None:
+    def __init__(self, path: Path, source: str, threads: int, *, stay_open: bool) -> None:
         """Look at the container and the first frame of `path`; `threads` 0 leaves their number to FFmpeg.
+
+        With `stay_open` an mp4 is not closed before the first call of `frames`: reading the index of a long one twice
+        takes longer than finding a frame.
 
         Raises:
             VideoError: no video file, no video stream, no decoder, no frame, or frames too large.
         """
         self._path = path
         self._threads = threads
-        self._probe = probe(path, source)
+        file = open_stream(path, source, threads)
+        indexed = len(file.stream.index_entries)
+        stay_open = stay_open and file.container.format.name == ISO_MEDIA
+        try:
+            if not stay_open:
+                file.stream.codec_context.thread_count = 1  # more would decode more than the one frame
+            self._probe = probe(path, source, file)
+            # An index that has grown meanwhile is that of a fragmented file, and may have gaps.
+            stay_open = stay_open and len(file.stream.index_entries) == indexed
+        except BaseException:
+            stay_open = False
+            raise
+        finally:
+            if not stay_open:
+                file.container.close()
+        self._open_file = file if stay_open else None
         about = path.stat()
         super().__init__(
             VideoInfo(
@@ -58,137 +71,95 @@ class VideoFile(OpenedVideo):
 
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield the frame on screen at each time; nothing for times past the end of a clip that was cut short."""
-        reader = _ForwardReader(self._path, self.info.source, self._threads, self._probe)
+        clock, source = self._probe.clock, self.info.source
+        to_rgb = UprightRgb(self._probe.orientation)
         picture: Picture | None = None
-        try:
-            for seconds in times:
-                shown = reader.shown_at(seconds)
+        with closing(_Frames(self._opened, source, self._probe)) as frames:
+            for shown in frames.at([clock.last_tick_at(seconds) for seconds in times]):
                 if shown is None:
                     return
-                appears = self._probe.clock.seconds_at(shown.tick)
+                appears = clock.seconds_at(shown.tick)
                 if picture is None or picture.timestamp_seconds != appears:
-                    picture = Picture(upright_rgb(shown.frame, self._probe.orientation), appears, self.info.source)
+                    picture = Picture(to_rgb(shown.frame), appears, source, frames.read_through)
                 yield picture
-        finally:
-            reader.close()
-
-
-class _Timed(NamedTuple):
-    tick: int
-    frame: VideoFrame
-
-
-class _ForwardReader:
-    """A decoder that only moves forward, by reading on or by jumping to a key frame."""
-
-    def __init__(self, path: Path, source: str, threads: int, facts: Probe) -> None:
-        self._path, self._source, self._threads, self._facts = path, source, threads, facts
-        self._clock = facts.clock
-        self._may_seek = facts.seekable
-        self._unindexed_gap = self._clock.ticks(_UNINDEXED_GAP_SECONDS)
-        self._shown: _Timed | None = None
-        self._next: _Timed | None = None
-        self._restart()
-
-    def shown_at(self, seconds: float) -> _Timed | None:
-        """Return the last frame that appears by `seconds`, the first frame if none; None past the end of a cut clip."""
-        limit = self._clock.last_tick_at(seconds)
-        if self._next is not None and self._may_seek and self._jump_pays(self._next.tick, limit):
-            self._jump(limit)
-        while self._next is not None and (self._shown is None or self._next.tick <= limit):
-            self._shown, self._next = self._next, next(self._ahead, None)
-        if self._shown is None:
-            raise VideoError(self._source, "holds no frame that can be decoded any more: was it changed?")
-        return None if self._next is None and self._cut_before(limit) else self._shown
 
     def close(self) -> None:
-        """Close the file."""
-        self._container.close()
+        """Refuse further use, and close the file if no frame was asked for."""
+        if self._open_file is not None:
+            self._open_file.container.close()
+            self._open_file = None
+        super().close()
 
-    def _restart(self) -> None:
-        self._container, self._stream = open_stream(self._path, self._source, self._threads)
-        self._indexed = self._container.format.name in INDEXED
-        self._ahead = self._decoded(self._packets(), self._clock.origin_tick)
-        self._shown, self._next = None, next(self._ahead, None)
+    def _opened(self) -> OpenFile:
+        file, self._open_file = self._open_file, None
+        return file or open_stream(self._path, self.info.source, self._threads)
 
-    def _cut_before(self, limit: int) -> bool:
-        """Tell whether the clip broke off before `limit`, rather than ended with a frame that stays on screen."""
-        if self._shown is None:
+
+class _Frames:
+    """Frames at rising ticks: by seeking as long as that can be trusted, and otherwise by reading through."""
+
+    def __init__(self, opened: Callable[[], OpenFile], source: str, facts: Probe) -> None:
+        self._opened, self._source, self._facts = opened, source, facts
+        self._seeking: Seeking | None = None
+        self._reading: ReadThrough | None = None
+        self._found_from = BEGINNING  # where the decoding started that gave the last frame found
+        self._failures = 0
+        self.read_through: str | None = None
+        """Why frames had to be reached by reading through; None as long as nothing more was read than had to be."""
+
+    def at(self, limits: Sequence[int]) -> Iterator[Timed | None]:
+        """Yield the frame on screen at each of the rising ticks; None where a clip was cut short before it."""
+        left = deque(limits)
+        while left and self._may_seek(limits):
+            try:
+                for shown in self._sought(tuple(left)):
+                    left.popleft()
+                    yield shown
+            except Astray as astray:
+                self._lost(astray)
+                if not isinstance(astray, NoPlace):
+                    yield self._read(left.popleft())
+        for limit in left:
+            yield self._read(limit)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for opened in (self._seeking, self._reading):
+            if opened is not None:
+                opened.close()
+
+    def _may_seek(self, limits: Sequence[int]) -> bool:
+        rules = self._facts.rules
+        if self._failures == _MOST_FAILURES:
+            return False
+        if rules is not None and self._facts.seekable:
             return True
-        end = self._shown.tick + self._clock.lasts(self._shown.frame)
-        stated_end = self._clock.origin_tick + self._clock.ticks(self._facts.extent.duration_seconds)
-        return limit >= end and end + self._clock.ticks(CUT_SECONDS) < stated_end
+        far = self._facts.clock.ticks(_FAR_SECONDS)
+        if max(later - earlier for earlier, later in pairwise((self._facts.clock.origin_tick, *limits))) > far:
+            what = "its container" if rules else f"the codec {self._facts.codec}"
+            self.read_through = f"{what} does not tell where decoding may start, so all of it was decoded"
+        return False
 
-    def _jump_pays(self, position: int, limit: int) -> bool:
-        """Tell whether a key frame lies well ahead of `position` and not after `limit`."""
-        step = self._clock.ticks(_STEP_SECONDS)
-        if limit - position < step:
-            return False
-        index = self._stream.index_entries
-        if self._indexed and 0 <= index.search_timestamp(limit, any_frame=True) < len(index) - 1:  # it reaches beyond
-            key = index.search_timestamp(limit)
-            return key >= 0 and index[key].timestamp > position + step
-        return limit - position > self._unindexed_gap
+    def _sought(self, limits: Sequence[int]) -> Iterator[Timed | None]:
+        if self._seeking is None:
+            assert self._facts.rules is not None
+            self._seeking = Seeking(self._opened(), self._facts, self._facts.rules, may_seek=self._failures == 0)
+        for shown in self._seeking.shown(limits):
+            self._found_from = self._seeking.place
+            yield shown
 
-    def _jump(self, limit: int) -> None:
-        """Go to a key frame before `limit`; where none can be found, back to the start, to read on from there."""
-        position = self._next.tick if self._next else self._clock.origin_tick
-        back = 0
-        while limit - back > position:
-            if self._land(limit - back, limit):
-                return
-            back = max(2 * back, self._clock.ticks(_BACK_SECONDS))
-        if not self._land(position, limit):
-            self.close()
-            self._may_seek = False
-            self._restart()
+    def _lost(self, astray: Astray) -> None:
+        self._failures += not isinstance(astray, Damaged)
+        self.read_through = f"{astray}, so it was read through"
+        if self._seeking is not None:
+            self._seeking.close()
+            self._seeking = None
 
-    def _land(self, target: int, limit: int) -> bool:
-        import av
-
-        position = self._next.tick if self._next else self._clock.origin_tick
-        try:
-            self._container.seek(target, stream=self._stream)
-        except av.FFmpegError:
-            return False
-        packets = self._packets()
-        key = next((packet for packet in packets if packet.is_keyframe), None)
-        if key is None or key.pts is None:
-            return False
-        if key.pts <= position:
-            self._unindexed_gap *= 2
-        ahead = self._decoded(chain((key,), packets), key.pts)
-        first = next(ahead, None)
-        if first is None or first.tick > limit:
-            return False
-        self._ahead, self._shown, self._next = ahead, first, next(ahead, None)
-        return True
-
-    def _packets(self) -> Generator[Packet[VideoStream], None, None]:
-        import av
-
-        try:
-            yield from self._container.demux(self._stream)
-        except av.FFmpegError:
-            return  # what cannot be read ends the clip
-
-    def _decoded(self, packets: Iterator[Packet[VideoStream]], earliest: int) -> Iterator[_Timed]:
-        """Yield frames in rising order; those before `earliest` lean on what was jumped over and are left out."""
-        last, due = earliest - 1, earliest
-        for packet in packets:
-            for frame in self._frames_of(packet):
-                stamp = self._clock.stamp(frame)
-                tick = due if stamp is None else stamp
-                if tick > last:
-                    yield _Timed(tick, frame)
-                    last, due = tick, tick + self._clock.lasts(frame)
-
-    def _frames_of(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        import av
-
-        if packet.is_corrupt:  # half a packet would decode to half a picture
-            return []
-        try:
-            return packet.decode()
-        except av.FFmpegError:
-            return []
+    def _read(self, limit: int) -> Timed | None:
+        reading, found_from = self._reading, self._found_from.tick
+        if reading is not None and reading.tick is not None and found_from is not None and reading.tick < found_from:
+            reading.close()
+            self._reading = None
+        if self._reading is None:
+            self._reading = ReadThrough(self._opened(), self._source, self._facts, self._found_from)
+        return self._reading.shown_at(limit)

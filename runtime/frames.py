@@ -60,10 +60,12 @@ class FrameBatch:
     """[N] when each frame really appears: at or before the time asked for."""
     sources: tuple[str, ...]
     """[N] the source each frame came from; they differ only in a sequence."""
+    read_through: tuple[str, ...] = ()
+    """Why more had to be decoded to reach them than seeking would have; usually nothing."""
 
 
 class Video(Protocol):
-    """An opened source. Nothing is held open between calls of `frames`."""
+    """An opened source. Nothing is held open once `frames` was called, except while its frames are taken."""
 
     @property
     def info(self) -> VideoInfo:
@@ -86,6 +88,8 @@ class Picture:
     """When the frame appears."""
     source: str
     """Where it came from."""
+    read_through: str | None = None
+    """Why more had to be decoded to reach it than seeking would have; None if it had not."""
 
 
 class OpenedVideo(ABC):
@@ -136,6 +140,7 @@ class _Chunk:
         self._pixels = np.empty((room, *first.pixels.shape), np.uint8)  # [room, H, W, 3]
         self._times: list[float] = []
         self._sources: list[str] = []
+        self._read_through: dict[str, None] = {}  # in order, each once
 
     def takes(self, picture: Picture) -> bool:
         return bool(picture.pixels.shape == self._pixels.shape[1:])
@@ -144,6 +149,8 @@ class _Chunk:
         self._pixels[len(self._times)] = picture.pixels
         self._times.append(picture.timestamp_seconds)
         self._sources.append(picture.source)
+        if picture.read_through is not None:
+            self._read_through[picture.read_through] = None
 
     @property
     def full(self) -> bool:
@@ -151,7 +158,9 @@ class _Chunk:
 
     def batch(self) -> FrameBatch:
         count = len(self._times)
-        return FrameBatch(self._pixels[:count], np.array(self._times, np.float64), tuple(self._sources))
+        return FrameBatch(
+            self._pixels[:count], np.array(self._times, np.float64), tuple(self._sources), tuple(self._read_through)
+        )
 
 
 def _in_batches(

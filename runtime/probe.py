@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import SEEKABLE, open_stream
+from tam_edge.runtime.container import SEEKABLE, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
+from tam_edge.runtime.packets import PacketRules, packet_rules
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -41,38 +42,40 @@ class Probe:
     """Mean frames per second."""
     codec: str
     """FFmpeg's name of the codec."""
+    rules: PacketRules | None
+    """How to tell where decoding may start; None if nothing in its codec does."""
 
 
-def probe(path: Path, source: str) -> Probe:
-    """Read the container, decode its first frame, find the end of its last.
+def probe(path: Path, source: str, file: OpenFile) -> Probe:
+    """Look at the header, decode the first frame, find the end of the last; moves the read position of `file`.
 
     Raises:
-        VideoError: no video file, no video stream, no decoder, no frame, or frames too large.
+        VideoError: no frame that can be decoded, or the file cannot be opened a second time where it has no end.
     """
     import av
 
-    container, stream = open_stream(path, source, threads=1)
-    with container:
-        try:
-            first = _first_frame(container, stream)
-        except av.FFmpegError as error:
-            raise VideoError(source, f"cannot be decoded ({error.strerror}): convert it to H.264 mp4") from None
-        if first is None:
-            raise VideoError(source, "holds no frame that can be decoded: record or copy it again")
-        clock = _clock(container, stream, first)
-        turned = orientation(first)
-        extent = clip_extent(path, source, container, stream, clock)
-        width, height = (first.height, first.width) if turned.lying else (first.width, first.height)
-        return Probe(
-            clock=clock,
-            extent=extent,
-            seekable=clock.timed and container.format.name in SEEKABLE,
-            orientation=turned,
-            width_px=width,
-            height_px=height,
-            average_fps=_average_fps(extent, stream),
-            codec=stream.codec_context.name,
-        )
+    container, stream = file
+    try:
+        first = _first_frame(container, stream)
+    except av.FFmpegError as error:
+        raise VideoError(source, f"cannot be decoded ({error.strerror}): convert it to H.264 mp4") from None
+    if first is None:
+        raise VideoError(source, "holds no frame that can be decoded: record or copy it again")
+    clock = _clock(container, stream, first)
+    turned = orientation(first)
+    extent = clip_extent(path, source, container, stream, clock)
+    width, height = (first.height, first.width) if turned.lying else (first.width, first.height)
+    return Probe(
+        clock=clock,
+        extent=extent,
+        seekable=clock.timed and container.format.name in SEEKABLE,
+        orientation=turned,
+        width_px=width,
+        height_px=height,
+        average_fps=_average_fps(extent, stream),
+        codec=stream.codec_context.name,
+        rules=packet_rules(stream.codec_context),
+    )
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:

@@ -213,7 +213,7 @@ class VideoQA:
             memory_limit_bytes=self.limit.limit_bytes,
             bundle=self.bundle.manifest.name,
             evidence=view.evidence,
-            rejections=seen.rejections + self._parts.rejections,
+            rejections=view.rejections + seen.rejections + self._parts.rejections,
             cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
         )
 

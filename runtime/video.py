@@ -48,7 +48,7 @@ def open_video(source: Source, *, start: float | None = None, end: float | None 
         VideoError: the source is missing, unreadable, damaged, a live source, or no video or image at all.
     """
     _check_window(start, end)
-    opened = _open(source, threads)
+    opened = _open(source, threads, alone=True)
     if start is None and end is None:
         return opened
     return Window(opened, start, end)
@@ -62,19 +62,19 @@ def _check_window(start: float | None, end: float | None) -> None:
         raise UsageError(f"end ({end:g} s) must come after start ({start:g} s)")
 
 
-def _open(source: Source, threads: int) -> OpenedVideo:
+def _open(source: Source, threads: int, *, alone: bool) -> OpenedVideo:
     if isinstance(source, FramesInMemory):
         return MemoryVideo(source)
     if isinstance(source, (str, os.PathLike)):
-        return _open_file(os.fspath(source), threads)
+        return _open_file(os.fspath(source), threads, alone)
     if not isinstance(source, Sequence) or isinstance(source, (bytes, bytearray)):
         raise UsageError(f"{type(source).__name__} is no video: give a path, FramesInMemory, or a list of these")
     if not source:
         raise UsageError("an empty list holds no video: name at least one")
-    return SourceSequence([_open(part, threads) for part in source])
+    return SourceSequence([_open(part, threads, alone=False) for part in source])
 
 
-def _open_file(source: str, threads: int) -> OpenedVideo:
+def _open_file(source: str, threads: int, alone: bool) -> OpenedVideo:
     if not source.strip():
         raise UsageError("the name of the video is empty: name a file")
     path = Path(source)
@@ -82,7 +82,7 @@ def _open_file(source: str, threads: int) -> OpenedVideo:
         raise VideoError(source, _NO_CAMERAS)
     try:
         _check_file(path, source)
-        return open_image(path, source) or VideoFile(path, source, threads)
+        return open_image(path, source) or VideoFile(path, source, threads, stay_open=alone)
     except FileNotFoundError:
         raise VideoError(source, "no such file: check the path") from None
     except PermissionError:

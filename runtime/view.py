@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from tam_edge.runtime.answer import Evidence, StageClock
 from tam_edge.runtime.errors import VideoError
-from tam_edge.runtime.frames import Video
+from tam_edge.runtime.frames import FrameBatch, Video
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
@@ -29,6 +29,8 @@ class View:
     """Visual tokens that end the clip and belong to no frame."""
     features_reused: int
     """Frames whose patch features an earlier question had left."""
+    rejections: tuple[Rejection, ...] = ()
+    """What was not possible while looking."""
 
     def seen_of(self, plan: Plan) -> Plan:
         """The plan itself, or what was seen of it where the clip ended early."""
@@ -61,11 +63,11 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
         return _look_at_stills(video, plan, parts, clock)
     with clock.stage("load"):
         encoder, strategy = parts.encoder(plan), parts.strategy(plan)
-    hits, shown = cache.hits, list[tuple[str, float]]()
+    hits, shown, read_through = cache.hits, list[tuple[str, float]](), dict[str, None]()
     features = encode_at(
         plan.timestamps_seconds,
         video.info.identity,
-        lambda times: clock.over("decode", video.frames(times, chunk_frames(video.info))),
+        lambda times: _reasons_kept(clock.over("decode", video.frames(times, chunk_frames(video.info))), read_through),
         encoder,
         cache,
     )
@@ -76,7 +78,8 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
         raise VideoError(video.info.source, message)
     pairs = zip(shown, tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
-    return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits), tokens
+    rejections = tuple(Rejection("seeking in the video", reason) for reason in read_through)
+    return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits, rejections), tokens
 
 
 def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock) -> tuple[View, VisualTokens]:
@@ -88,6 +91,16 @@ def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock) -
     pairs = zip(stills.shown, stills.tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
     return View(view_key(video, plan), evidence, 0, 0), stills.tokens
+
+
+def _reasons_kept(
+    batches: Generator[FrameBatch, None, None], read_through: dict[str, None]
+) -> Generator[FrameBatch, None, None]:
+    """Pass batches on; keep why they took longer than they should have, each reason once."""
+    with closing(batches):
+        for batch in batches:
+            read_through.update(dict.fromkeys(batch.read_through))
+            yield batch
 
 
 def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +25,15 @@ def paint(number: int, height_px: int = SIZE_PX, width_px: int = SIZE_PX) -> NDA
     return pixels
 
 
+def paint_moving(number: int, height_px: int = SIZE_PX, width_px: int = SIZE_PX) -> NDArray[np.uint8]:
+    """Return what `paint` does, over a ground that moves: a decoder that lacks a reference shows something else."""
+    y, x = np.mgrid[:height_px, :width_px]
+    ground = 128 + 60 * np.sin((x + 3 * number) / 6) * np.cos((y - 2 * number) / 9)
+    pixels = np.repeat(ground.astype(np.uint8)[..., None], 3, axis=2)
+    pixels[: SIZE_PX // 2] = paint(number, height_px, width_px)[: SIZE_PX // 2]
+    return pixels
+
+
 def read(pixels: NDArray[np.uint8]) -> int:
     """Return the number that `paint` put into a frame."""
     cells = pixels[:SIZE_PX, :SIZE_PX].reshape(4, _CELL_PX, 4, _CELL_PX, 3).mean(axis=(1, 3, 4))
@@ -44,6 +53,7 @@ def write_clip(
     matrix: Sequence[int] | None = None,
     time_base: Fraction = _MILLISECOND,
     audio_seconds: float = 0.0,
+    painter: Callable[[int, int, int], NDArray[np.uint8]] = paint,
 ) -> Path:
     """Encode frames 0, 1, 2.. that appear at `times_ms`; size is (width, height)."""
     with av.open(str(path), "w", format=fmt, options=dict(container_options or {})) as container:
@@ -55,7 +65,7 @@ def write_clip(
             stream.set_display_matrix(matrix)
         sound = container.add_stream("aac", rate=16000) if audio_seconds else None
         for number, time_ms in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(paint(number, size_px[1], size_px[0]), "rgb24")
+            frame = av.VideoFrame.from_ndarray(painter(number, size_px[1], size_px[0]), "rgb24")
             frame.pts, frame.time_base = round(Fraction(time_ms, 1000) / time_base), time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -278,6 +279,13 @@ def test_a_clip_cut_short_is_answered_from_what_decodes(qa, indexed_clip, tmp_pa
     again = qa.ask(video, "summarize the video")
     assert (again.text, again.plan, again.rejections) == (answer.text, answer.plan, answer.rejections)
     assert again.cache["prefix_tokens_reused"] > 0
+
+
+def test_an_answer_says_where_the_video_could_not_be_sought_in(qa, tmp_path):
+    path = write_clip(tmp_path / "c.mkv", steady(12, every_ms=30000), "msmpeg4", time_base=Fraction(1))
+    [rejection] = qa.ask(qa.open(path), "summarize the video").rejections
+    assert rejection.what == "seeking in the video"
+    assert rejection.reason == "the codec msmpeg4 does not tell where decoding may start, so all of it was decoded"
 
 
 def test_less_than_half_of_the_frames_is_refused(qa, indexed_clip, tmp_path):

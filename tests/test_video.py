@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_clips import SIZE_PX, paint, read, steady, write_clip
 
-from tam_edge.runtime import decode
+from tam_edge.runtime import readthrough, seeking
+from tam_edge.runtime.container import OpenFile
 from tam_edge.runtime.errors import UsageError, VideoError
 from tam_edge.runtime.video import FramesInMemory, Video, open_video
 
@@ -46,16 +47,30 @@ def times_of(video: Video, times: Sequence[float]) -> list[float]:
     return [float(t) for batch in video.frames(times, 4) for t in batch.timestamps_seconds]
 
 
-def count_packets(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return a list that will grow with every packet that goes into a decoder."""
-    decoded: list[object] = []
-    original = decode._ForwardReader._frames_of
+def count_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that will grow with every packet that goes into a decoder to find a frame."""
+    decoded: list[int] = []
 
-    def counted(reader: decode._ForwardReader, packet: object) -> object:
-        decoded.append(packet.pts)  # type: ignore[attr-defined]
-        return original(reader, packet)  # type: ignore[arg-type]
+    class Counting:
+        def __init__(self, packet: av.Packet) -> None:
+            self._packet = packet
 
-    monkeypatch.setattr(decode._ForwardReader, "_frames_of", counted)
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._packet, name)
+
+        def __bytes__(self) -> bytes:
+            return bytes(self._packet)
+
+        def decode(self) -> object:
+            decoded.append(self._packet.pts)
+            return self._packet.decode()
+
+    def counted(file: OpenFile, place: readthrough.Place) -> object:
+        return (Counting(packet) for packet in packets_from(file, place))
+
+    packets_from = readthrough.packets_from
+    monkeypatch.setattr(readthrough, "packets_from", counted)
+    monkeypatch.setattr(seeking, "packets_from", counted)
     return decoded
 
 
@@ -119,7 +134,7 @@ def test_seeking_gives_the_same_pixels_as_reading_on(
 
 def test_long_gops_are_read_through_not_sought_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "clip.mp4", steady(500), options={"g": "500", "preset": "ultrafast"})
-    monkeypatch.setattr(decode._ForwardReader, "_jump", lambda *_: pytest.fail("jumped"))
+    monkeypatch.setattr(seeking.Seeking, "_seek", lambda *_: pytest.fail("jumped"))
     assert numbers(open_video(path), [1.0, 8.0, 19.0]) == [25, 200, 475]
 
 
@@ -131,12 +146,16 @@ def test_without_an_index_useless_seeks_are_given_up(tmp_path: Path, monkeypatch
 
 
 def test_a_wrong_index_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames come out right even where every seek lands late, and reading starts over only once."""
+    """Frames come out right even where no seek leads to a key frame; that is said, and tried only once."""
     path = write_clip(tmp_path / "clip.mp4", steady(300), options={"g": "10", "preset": "ultrafast"})
+    video = open_video(path)
     decoded = count_packets(monkeypatch)
-    monkeypatch.setattr(decode._ForwardReader, "_land", lambda *_: False)
-    assert numbers(open_video(path), [0.0, 5.0, 8.0, 11.0]) == [0, 125, 200, 275]
-    assert len(decoded) < 2 * 300
+    monkeypatch.setattr(seeking.Seeking, "_indexed_keys", lambda *_: [2**40])
+    batches = list(video.frames([0.0, 5.0, 8.0, 11.0], 1))
+    assert [read(batch.pixels[0]) for batch in batches] == [0, 125, 200, 275]
+    assert [len(batch.read_through) for batch in batches] == [0, 1, 1, 1]
+    assert "no place that decoding may start from" in batches[1].read_through[0]
+    assert len(decoded) < 60
 
 
 def test_metadata_come_from_the_container(tmp_path: Path) -> None:
@@ -263,8 +282,9 @@ def test_chunks_come_in_order_and_bounded(tmp_path: Path) -> None:
 
 
 def test_calls_may_overlap_and_leave_nothing_open(tmp_path: Path) -> None:
-    video = open_video(write_clip(tmp_path / "clip.mp4", steady(30)))
+    path = write_clip(tmp_path / "clip.mp4", steady(30))
     before = len(list(Path("/proc/self/fd").iterdir()))
+    video = open_video(path)
     one, two = video.frames([0.0, 0.4, 0.8], 1), video.frames([0.2, 0.6], 1)
     assert [read(next(one).pixels[0]), read(next(two).pixels[0]), read(next(one).pixels[0])] == [0, 5, 10]
     del one, two  # left half-way

@@ -256,6 +256,7 @@ def test_a_file_that_vanishes_before_it_is_decoded(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4", steady(3))
     video = open_video(path)
     path.unlink()
+    assert len(list(video.frames([0.0], 1))) == 1  # it was still open
     with pytest.raises(VideoError, match="cannot be read"):
         list(video.frames([0.0], 1))
 

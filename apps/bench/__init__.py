@@ -1,0 +1,1 @@
+"""What `tam-edge bench` measures: ours beside the libraries one would take instead, on clips made here."""
