@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from tam_edge.apps.report_style import STYLE
 from tam_edge.apps.thumbnails import Thumbnail
-from tam_edge.apps.units import clock_text, harmless, milliseconds_text
+from tam_edge.apps.units import clock_text, harmless, milliseconds_text, reused_text
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.budget import size_text
 from tam_edge.runtime.plan import Plan
@@ -149,8 +149,10 @@ def _times(answer: Answer) -> str:
     rows = [_bar(name, value / whole, milliseconds_text(value)) for name, value in stages.items()]
     rows.append(_bar("first token", times.first_token / whole, milliseconds_text(times.first_token), "sum"))
     rows.append(_bar("total", times.total / whole, milliseconds_text(times.total), "sum"))
-    note = "Stages may overlap; the first token counts from the question, loading included where it was needed."
-    return _bars(rows) + _notes([note])
+    notes = ["Stages may overlap; the first token counts from the question, loading included where it was needed."]
+    if reused := reused_text(answer.plan.frames, answer.cache):
+        notes.append(f"Reused from an earlier question: {reused}.")
+    return _bars(rows) + _notes(notes)
 
 
 def _tokens(plan: Plan) -> str:
