@@ -9,7 +9,8 @@ frames or grid are given by hand. An earlier plan of the same clip is then at le
 * as many of its frames as the rules ask for can be seen at their grid without a longer stretch of the clip going
   unseen than with frames chosen anew (for balanced tasks and unsure estimates: no moment is asked about).
 
-The plan looked at last wins. Only plans count, not what the caches still hold, so the same questions in the same order
+What stands in the language model comes first, then the rules' own frames where each of them was looked at, then the
+plan looked at last. Only plans count, not what the caches still hold, so the same questions in the same order
 get the same plans whatever the memory.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
@@ -68,25 +69,26 @@ def prefer_seen(
     if by_hand or ruled.grid is None or not (no_moment or follow_up):
         return ruled
     closest = ruled if sure else make_plan(replace(estimate, confidence=1.0), info, manifest, limits)
-    for index, plan in enumerate(seen):
-        fits = plan.visual_tokens <= ruled.token_budget or (index == 0 and last_in_model)
-        if _comparable(plan, ruled) and (found := _instead(plan, ruled, closest, fits=fits, no_moment=no_moment)):
-            return found
-    return ruled
+    earlier = [plan for plan in seen if _comparable(plan, ruled)]
+    if last_in_model and earlier[:1] == [*seen][:1] and (found := _instead(earlier[0], ruled, closest)):
+        return found
+    if set(ruled.timestamps_seconds) <= {time for plan in earlier for time in plan.timestamps_seconds}:
+        return ruled
+    fitting = (plan for plan in earlier if plan.visual_tokens <= ruled.token_budget)
+    whole = (found for plan in fitting if (found := _instead(plan, ruled, closest)))
+    parts = (found for plan in earlier if no_moment and (found := _frames_of(plan, ruled)))
+    return next(chain(whole, parts), ruled)
 
 
-def _instead(plan: Plan, ruled: Plan, closest: Plan, *, fits: bool, no_moment: bool) -> Plan | None:
-    """What to look at because of one earlier `plan`; None where it is no reason for anything."""
+def _instead(plan: Plan, ruled: Plan, closest: Plan) -> Plan | None:
+    """What an earlier plan as a whole is taken for; None where it is not as good."""
     if _shows(plan) == _shows(ruled):
         return ruled
     if _shows(plan) == _shows(closest):
         return _again(closest, ruled, "what the closest task type asks for")
-    if fits and _dominates(plan, ruled):
+    if _dominates(plan, ruled):
         return _again(replace(plan, phrase=ruled.phrase), ruled, "no fewer frames, and none coarser")
-    if set(ruled.timestamps_seconds) <= set(plan.timestamps_seconds):
-        return ruled
-    times = _frames_of(plan, ruled) if no_moment else None
-    return None if times is None else _with_frames(times, ruled)
+    return None
 
 
 def _shows(plan: Plan) -> Hashable:
@@ -105,12 +107,12 @@ def _dominates(plan: Plan, ruled: Plan) -> bool:
     return fine and plan.frames >= ruled.frames and _longest_gap(plan.timestamps_seconds, ruled) <= _own_gap(ruled)
 
 
-def _frames_of(plan: Plan, ruled: Plan) -> tuple[float, ...] | None:
-    """As many of the plan's times as the rules ask for, if they are no worse spread than theirs."""
+def _frames_of(plan: Plan, ruled: Plan) -> Plan | None:
+    """The rules' plan with as many of an earlier one's frames, if they are no worse spread than its own."""
     if plan.frames < ruled.frames:
         return None
     times = choose_times(plan.timestamps_seconds, ruled.frames)
-    return times if _longest_gap(times, ruled) <= _own_gap(ruled) else None
+    return _with_frames(times, ruled) if _longest_gap(times, ruled) <= _own_gap(ruled) else None
 
 
 def _own_gap(ruled: Plan) -> float:
