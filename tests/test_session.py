@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from make_clips import paint, steady, write_clip
 from PIL import Image
-from tiny_bundle import CONTEXT, EMBEDDING, MAX_OUTPUT, MAX_VISUAL, WIDTH, make_tiny_bundle
+from tiny_bundle import CONTEXT, EMBEDDING, MAX_OUTPUT, MAX_VISUAL, WIDTH, file_spec, make_tiny_bundle
 
 from tam_edge.runtime import (
     BundleError,
@@ -327,6 +327,23 @@ def test_a_growing_history_drops_its_oldest_turns_and_never_costs_the_visual_pre
     assert (said[0], said[-1][0].partition(" ")[2]) == ([], "of 7 earlier questions")
     fresh = fresh_answer(followed, clip, questions[-1], history=history[:-1], plan=answers[-1].plan)
     assert (fresh.text, fresh.rejections) == (answers[-1].text, answers[-1].rejections)
+
+
+def test_a_follow_up_keeps_the_token_that_closes_the_clip(tmp_path, clip):
+    closing = np.random.default_rng(1).standard_normal(EMBEDDING).astype("<f4")
+    (tmp_path / "closed").mkdir()
+    closing.tofile(tmp_path / "closed" / "closing.f32")
+
+    def change(manifest):
+        manifest["closing"] = file_spec(tmp_path / "closed", "closing.f32")
+        manifest["prompt"]["follow_up"] = "<|im_end|>\n{question}<|im_end|>\n"
+
+    folder = make_tiny_bundle(tmp_path / "closed", change=change)
+    with VideoQA.load(folder, threads=1) as qa:
+        history, answers = converse(qa, qa.open(clip), ["how many people?", "what colour?"], frames=4, grid=3)
+    assert answers[1].plan.visual_tokens == 4 * 9 + 1 < answers[1].cache["prefix_tokens_reused"]
+    fresh = fresh_answer(folder, clip, "what colour?", history=history[:1], plan=answers[1].plan)
+    assert fresh.text == answers[1].text
 
 
 def test_a_model_that_knows_no_turns_answers_each_question_by_itself(qa, video):
