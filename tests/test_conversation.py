@@ -1,7 +1,6 @@
 """`tam-edge run` without --ask: questions from a terminal or a pipe, each answered before the next is read."""
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -199,6 +198,8 @@ def test_the_end_of_input_ends_and_ctrl_c_at_the_prompt_leaves_with_130(bundle, 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a pipe of 4 KiB, so that an answer has to wait")
 def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(bundle, clip):
     """The long answer waits for a reader while Ctrl-C is pressed; the next question is answered as ever."""
+    import fcntl
+
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     arguments = ("run", "--model", bundle, "--threads", "1", "--video", clip, "--max-tokens", "700")

@@ -29,6 +29,7 @@ from tam_edge.runtime import (
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.language import LanguageModel
 from tam_edge.runtime.parts import Parts
+from tam_edge.runtime.vision import FeatureCache
 
 QUESTIONS = {
     "how many people?": "static attributes",
@@ -281,6 +282,22 @@ def test_an_unsure_question_looks_at_what_the_question_before_it_did(folder, tmp
         assert qa.plan(video, "hello", frames=5).frames == 5
     repeated = Plan.from_json(json.loads(json.dumps(second.plan.to_json())))
     assert fresh_answer(folder, clip, "hello", plan=repeated).text == second.text
+
+
+def test_the_same_questions_get_the_same_plans_whatever_the_cache_holds(folder, tmp_path):
+    """Only plans count, so a session with little memory prefers what one with plenty does."""
+    clip = write_clip(tmp_path / "long.mp4", steady(48, every_ms=500))
+    questions = ["summarize the video", "hello", "how many people?", "hello", "what is the dog doing?", "hm?"]
+    plans = []
+    for cached in (True, False):
+        with VideoQA.load(folder, threads=1) as qa:
+            qa._features = qa._features if cached else FeatureCache(0)
+            video = qa.open(clip)
+            answers = [qa.ask(video, question, max_tokens=1) for question in questions]
+        plans.append([answer.plan for answer in answers])
+        assert (answers[4].cache["patch_features_reused"] > 0) == cached
+    assert plans[0] == plans[1]
+    assert plans[0][1].timestamps_seconds != plans[0][3].timestamps_seconds, "what came before makes a difference"
 
 
 # ---- history
