@@ -151,7 +151,9 @@ def encode_all(batches: Generator[FrameBatch, None, None], encoder: Encoder) -> 
     """Patch features of one batch of frames after the other; leaving early closes `batches`."""
     with closing(batches):
         for batch in batches:
-            yield encode(batch, encoder)
+            features = encode(batch, encoder)
+            del batch  # or it would stay in memory while the next one is decoded
+            yield features
 
 
 def encode_at(
