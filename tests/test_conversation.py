@@ -17,6 +17,8 @@ from tam_edge.runtime import VideoQA
 PEOPLE, AFTER, WHY = "how many people?", "what happens after the car leaves?", "why does it stop?"
 FOLLOW_UP = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant"
 PIPE_BYTES = 4096
+LONG_SEED = 3
+"""Seed with which the tiny model babbles for long."""
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,8 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(bundle, clip):
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     arguments = ("run", "--model", bundle, "--threads", "1", "--video", clip, "--max-tokens", "700")
-    with Terminal(*arguments, "--json", "--stream", stdout=write) as terminal, os.fdopen(read) as out:
+    drawn = ("--temperature", "5", "--seed", f"{LONG_SEED}", "--json", "--stream")
+    with Terminal(*arguments, *drawn, stdout=write) as terminal, os.fdopen(read, "rb", buffering=0) as out:
         os.close(write)
         terminal.wait_for()
         terminal.type(f"{PEOPLE}\n")
@@ -220,6 +223,9 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(bundle, clip):
         terminal.child.send_signal(signal.SIGINT)
         assert terminal.child.wait(timeout=60) == 130
     with VideoQA.load(bundle, threads=1) as qa:
-        alone = qa.ask(qa.open(clip), "what does the sign say?", max_tokens=700)
+        options = {"max_tokens": 700, "temperature": 5.0, "seed": LONG_SEED}
+        pieces = list(qa.stream(qa.open(clip), PEOPLE, **options))
+        alone = qa.ask(qa.open(clip), "what does the sign say?", **options)
+    assert len(pieces) * len('{"event": "text", "text": ""}\n') > PIPE_BYTES, "or it would not have had to wait"
     assert event["answer"] == alone.text
     assert event["rejections"] == [], "an answer that was stopped is no history"
