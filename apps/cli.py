@@ -32,7 +32,7 @@ def run(arguments: Sequence[str], interrupt: Interrupt) -> int:
     group = command_group()
     named = arguments[:1] if arguments and arguments[0] in group.commands else ()
     try:
-        result = group.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        result = group.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=interrupt)
         _flush_stdout()
     except BaseException as error:
         if interrupt.pressed:  # a library may have turned it into an error of its own

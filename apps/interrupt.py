@@ -29,6 +29,11 @@ class Interrupt:
         self.pressed = self._raised = True
         raise KeyboardInterrupt
 
+    def take(self) -> bool:
+        """Whether Ctrl-C was pressed; from now on it was not, and the next press is the first again."""
+        pressed, self.pressed, self._raised = self.pressed, False, False
+        return pressed
+
     def on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Press again where the exception was swallowed: in a destructor, or a callback of a native library."""
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from tam_edge.apps.units import clock_text, milliseconds_text
+from tam_edge.apps.units import clock_text, milliseconds_text, reused_text
 from tam_edge.runtime.budget import size_text
 from tam_edge.runtime.page import harmless
 from tam_edge.runtime.plan import Plan, Rejection
@@ -75,7 +75,7 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
 
 
 def explain_costs(answer: Answer, file: TextIO) -> None:
-    """Print what the answer cost: milliseconds of each stage, peak memory against the limit."""
+    """Print what the answer cost: what was reused, milliseconds of each stage, peak memory against the limit."""
     times = answer.timings
     stages = ("load", "inductor", "decode", "vision", "strategy", "prefill", "generate")
     took = ", ".join(f"{stage} {milliseconds_text(getattr(times, stage))}" for stage in stages)
@@ -83,7 +83,9 @@ def explain_costs(answer: Answer, file: TextIO) -> None:
     memory = f"peak {size_text(answer.peak_bytes)} of {size_text(answer.memory_limit_bytes)} allowed"
     if answer.peak_gpu_bytes:
         memory += f"; GPU {size_text(answer.peak_gpu_bytes)}"
-    _print_rows([("Time", took), ("Time", whole), ("Memory", memory)], file)
+    reused = reused_text(answer.plan.frames, answer.cache)
+    rows = [("Reused", reused)] if reused else []
+    _print_rows([*rows, ("Time", took), ("Time", whole), ("Memory", memory)], file)
 
 
 def print_row(label: str, text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tam_edge.apps.report_style import STYLE
 from tam_edge.apps.thumbnails import Thumbnail
-from tam_edge.apps.units import clock_text, milliseconds_text
+from tam_edge.apps.units import clock_text, milliseconds_text, reused_text
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.budget import size_text
 from tam_edge.runtime.page import page_html, section_html, text
@@ -125,8 +125,10 @@ def _times(answer: Answer) -> str:
     rows = [_bar(name, value / whole, milliseconds_text(value)) for name, value in stages.items()]
     rows.append(_bar("first token", times.first_token / whole, milliseconds_text(times.first_token), "sum"))
     rows.append(_bar("total", times.total / whole, milliseconds_text(times.total), "sum"))
-    note = "Stages may overlap; the first token counts from the question, loading included where it was needed."
-    return _bars(rows) + _notes([note])
+    notes = ["Stages may overlap; the first token counts from the question, loading included where it was needed."]
+    if reused := reused_text(answer.plan.frames, answer.cache):
+        notes.append(f"Reused from an earlier question: {reused}.")
+    return _bars(rows) + _notes(notes)
 
 
 def _tokens(plan: Plan) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def milliseconds_text(milliseconds: float) -> str:
     """Milliseconds as "0.4 ms", "35 ms", "1.24 s"."""
@@ -17,3 +19,14 @@ def clock_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     tail = f"{rest / 100:05.2f}"
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def reused_text(frames: int, cache: Mapping[str, int]) -> str:
+    """What an earlier question had left, as "9 of 9 frames, 577 tokens of the prompt"; empty where that is nothing.
+
+    `cache` is the answer's.
+    """
+    seen, read = cache["patch_features_reused"], cache["prefix_tokens_reused"]
+    parts = [f"{seen} of {frames} frames"] if seen else []
+    parts += [f"{read:,} tokens of the prompt"] if read else []
+    return ", ".join(parts)

@@ -3,11 +3,11 @@
 Everything that runs on the device, one file per stage. Read these files in this order:
 
 1. `inductor.py`   question -> `TaskEstimate`
-2. `plan.py`       task, clip and limits -> `Plan` (its rules: `routing.py`)
+2. `plan.py`       task, clip and limits -> `Plan` (its rules: `routing.py`; what was seen before: `preference.py`)
 3. `video.py`      source and times -> `FrameBatch` (`frames.py`, `decode.py`)
 4. `vision.py`     frames -> `PatchFeatures`
 5. `strategies/`   patch features -> `VisualTokens`; `view.py` runs 3 to 5
-6. `prompt.py`     texts, plan and question -> `Prompt`
+6. `prompt.py`     texts, plan and question -> `Prompt` (with earlier turns: `history.py`)
 7. `language.py`   prompt and visual tokens -> text, piece by piece
 8. `session.py`    `VideoQA`: the calls above, in this order
 

@@ -76,7 +76,8 @@ class Answer:
     rejections: tuple[Rejection, ...]
     """What was wanted or considered and not done, by the plan and after it."""
     cache: Mapping[str, int]
-    """What an earlier question had left: prefix_tokens_reused, patch_features_reused (frames)."""
+    """What an earlier question had left: prefix_tokens_reused (of the prompt, with a conversation's earlier turns),
+    patch_features_reused (frames)."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value of `tam-edge run --json`: fields are added, never renamed."""

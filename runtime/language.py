@@ -1,7 +1,7 @@
 """Language: prompt and visual embeddings -> text, piece by piece.
 
-The sequence is system text, visual tokens, then everything about this question. The first two stay in the
-key-value cells after an answer, so a second question about the same frames enters only itself.
+The sequence is system text, visual tokens, earlier turns of a conversation, then this question. All but the last stays
+in the key-value cells after an answer, so a second question about the same frames enters only itself.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class LanguageModel:
         self._stop = {_check_stop(bundle, tokenizer, text) for text in self._spec.stop}
         self.prefix_tokens = 0
         """Tokens of the visual prefix: system text and visual tokens."""
+        self._read: list[tuple[int, ...]] = []  # texts that stand behind it, each entered by itself
         _check_model(bundle, engine, tokenizer)
 
     @property
@@ -87,6 +88,7 @@ class LanguageModel:
         usual = self._text_reserve + self._spec.max_output_tokens
         tokens = prefix + max(room, min(usual, self._spec.context - prefix))
         self.prefix_tokens = 0
+        self._read = []
         self._engine.reserve(tokens, block=len(embeddings) if whole else 1)
         self._engine.truncate(0)
         self._engine.append_tokens(before)
@@ -96,13 +98,23 @@ class LanguageModel:
             self._engine.append_embeddings(block, causal=not whole)
         self.prefix_tokens = prefix
 
-    def read(self, after: Sequence[int]) -> None:
-        """Enter the text behind the visual prefix, in place of any earlier question and answer.
+    def read(self, after: Sequence[int], earlier: Sequence[tuple[int, ...]] = ()) -> int:
+        """Enter the text behind the visual prefix, in place of an earlier question and its answer.
+
+        The texts of `earlier` turns come before it. Those that stand there already are not entered again; how many
+        tokens that are is returned. Each text is entered by itself, as it would be in a fresh sequence: the very same
+        numbers come out.
 
         Raises: EngineError if it does not fit, or the model fails.
         """
-        self._engine.truncate(self.prefix_tokens)
-        self._engine.append_tokens(after)
+        same = next((i for i, (a, b) in enumerate(zip(self._read, earlier, strict=False)) if a != b), len(earlier))
+        self._read = self._read[:same]
+        kept = sum(map(len, self._read))
+        self._engine.truncate(self.prefix_tokens + kept)
+        for text in (*earlier[len(self._read) :], tuple(after)):
+            self._engine.append_tokens(text)
+            self._read.append(text)
+        return kept
 
     def generate(self, options: GenerationOptions) -> Generator[str, None, None]:
         """Yield the answer in pieces of whole characters, white space around it left out; ends at a stop token."""

@@ -144,6 +144,9 @@ class PromptTexts(Entry):
     """What the model is told about the clip: {frames}, {duration_seconds}, {interval_seconds}."""
     instruction: Annotated[str, Field(max_length=2000), AfterValidator(_instruction_template)]
     """What it is told about the task: {task_name} (the title below) and {phrase}."""
+    follow_up: Annotated[str, Field(max_length=8000), AfterValidator(_visual_template)] | None = None
+    """Everything between an earlier answer and the next, with the same fields as after_visual; null where the language
+    model was not trained on earlier turns: each question is then answered by itself."""
 
 
 class StrategySpec(Entry):

@@ -55,9 +55,13 @@ class Parts:
             self._tokenizer = load_tokenizer(self.bundle, self.bundle.manifest.language.tokenizer, "language.tokenizer")
         return self._tokenizer
 
+    def encoder_name(self, plan: Plan) -> str:
+        """Name of the encoder the plan's strategy names, which need not be open."""
+        return next(spec.encoders[0] for spec in self.bundle.manifest.strategies if spec.name == plan.strategy)
+
     def encoder(self, plan: Plan) -> Encoder:
         """The encoder the plan's strategy names."""
-        name = next(spec.encoders[0] for spec in self.bundle.manifest.strategies if spec.name == plan.strategy)
+        name = self.encoder_name(plan)
         engines = self.bundle.manifest.encoders[name].engines
         return Encoder(self.bundle, name, self._engine(f"encoders.{name}.engines", engines))
 

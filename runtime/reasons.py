@@ -54,7 +54,8 @@ class Choice:
 
 def sentences(choice: Choice) -> tuple[str, ...]:
     """Explain `choice`, most important first."""
-    return _task(choice), _budget(choice), _times(choice)
+    times = times_sentence(choice.times, choice.start_seconds, choice.duration_seconds)
+    return _task(choice), _budget(choice), times
 
 
 def still_sentences(
@@ -66,6 +67,28 @@ def still_sentences(
     else:
         seen = "The image is seen as a whole." if count == 1 else f"Each of the {count} images is seen as a whole."
     return seen, f"That makes {tokens:,} visual tokens; {budget:,} is {budget_from}."
+
+
+def same_plan_sentence(frames: int, grid: int | None, tokens: int, why: str) -> str:
+    """Say that an earlier question's plan is taken instead of the one the rules make, and why that is as good."""
+    seen = f"{frames} frames at {grid}x{grid} tokens, {tokens:,} in all"
+    return f"Instead, {seen}, are looked at as for an earlier question: {why}."
+
+
+def same_frames_sentence() -> str:
+    """Say that the frames were chosen among those of an earlier question."""
+    return "The frames are taken from those of an earlier question, since they are no worse spread over the clip."
+
+
+def times_sentence(times: tuple[float, ...], start_seconds: float, duration_seconds: float) -> str:
+    """Say where in a clip, which may be an image, the frames lie."""
+    if duration_seconds == 0:
+        return "An image is a clip of one frame."
+    clip = f"the clip goes from {start_seconds:.2f} s to {start_seconds + duration_seconds:.2f} s"
+    first, last = times[0], times[-1]
+    if len(times) == 1:
+        return f"It is the frame at {first:.2f} s; {clip}."
+    return f"One frame every {interval_seconds(times):.2f} s, from {first:.2f} s to {last:.2f} s; {clip}."
 
 
 def interval_seconds(times: tuple[float, ...]) -> float:
@@ -102,14 +125,3 @@ def _seen(choice: Choice) -> str:
 
 def _budget(choice: Choice) -> str:
     return f"That makes {choice.tokens:,} visual tokens; {choice.budget:,} is {choice.budget_from}."
-
-
-def _times(choice: Choice) -> str:
-    if choice.duration_seconds == 0:
-        return "An image is a clip of one frame."
-    end = choice.start_seconds + choice.duration_seconds
-    clip = f"the clip goes from {choice.start_seconds:.2f} s to {end:.2f} s"
-    first, last = choice.times[0], choice.times[-1]
-    if len(choice.times) == 1:
-        return f"It is the frame at {first:.2f} s; {clip}."
-    return f"One frame every {interval_seconds(choice.times):.2f} s, from {first:.2f} s to {last:.2f} s; {clip}."

@@ -14,11 +14,14 @@ from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.footprint import Footprint
+from tam_edge.runtime.history import Asked, check_history, fit_history
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.language import GenerationOptions
+from tam_edge.runtime.manifest import PromptTexts
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
-from tam_edge.runtime.prompt import Prompt, build_prompt, check_room
+from tam_edge.runtime.preference import SeenPlans, prefer_seen
+from tam_edge.runtime.prompt import Prompt, build_prompt, check_room, history_room
 from tam_edge.runtime.video import Source, Video, open_video
 from tam_edge.runtime.view import View, look, view_key
 from tam_edge.runtime.vision import FeatureCache
@@ -82,6 +85,7 @@ class VideoQA:
         admit(limit, least)
         self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
         self._view: View | None = None  # what the language model's visual prefix shows
+        self._seen = SeenPlans()
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
 
     @classmethod
@@ -133,16 +137,19 @@ class VideoQA:
     ) -> Plan:
         """Decide what will be looked at; only the Inductor runs. `frames` and `grid` override its rules.
 
+        What earlier questions have looked at is preferred where it is at least as good.
+
         Raises: QuestionError, UsageError, EngineError.
         """
         [estimate] = self.classify([question])
-        return make_plan(estimate, video.info, self.bundle.manifest, Limits(None, frames, grid, strategy))
+        return self._decide(estimate, video, Limits(None, frames, grid, strategy))
 
     def stream(
         self,
         video: Video,
         question: str,
         *,
+        history: Sequence[tuple[str, str]] = (),
         plan: Plan | None = None,
         strategy: str | None = None,
         frames: int | None = None,
@@ -153,6 +160,8 @@ class VideoQA:
     ) -> AnswerStream:
         """Answer a question piece by piece; `plan` repeats an earlier plan, `frames` and `grid` override its rules.
 
+        `history` are earlier questions with their answers, oldest first. They stand before the question where the
+        bundle's language model knows such; what does not fit into the text's part of the context is left out.
         Plan and question are checked here, before a frame is decoded; the rest happens while the stream is read.
         One question is answered at a time: asking another one, or closing, ends a stream that is not read to its end.
 
@@ -161,7 +170,7 @@ class VideoQA:
         clock, manifest = StageClock(), self.bundle.manifest
         most = manifest.language.max_output_tokens if max_tokens is None else max_tokens
         options = GenerationOptions(most, temperature, seed)
-        question = check_question(question)
+        question, turns = check_question(question), check_history(history)
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
         with clock.stage("load"):
@@ -169,35 +178,41 @@ class VideoQA:
         if plan is None:
             with clock.stage("inductor"):
                 [estimate] = inductor.classify([question])
-            plan = make_plan(estimate, video.info, manifest, Limits(None, frames, grid, strategy))
+            plan = self._decide(estimate, video, Limits(None, frames, grid, strategy), follow_up=bool(turns))
         check_plan(plan, video.info, manifest)
-        check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
+        prompt = self._prompt(plan, Asked(question))
+        check_room(prompt, manifest.language, options.max_tokens)
+        room = history_room(prompt, manifest, options.max_tokens)
+        asked = fit_history(question, turns, self._texts(plan), plan, self._parts.tokenizer(), room)
         admit(self.limit, self._footprint.of(plan.grid, video.info, plan.images))
         self._stop()
-        self._stream = AnswerStream(plan, self._pieces(video, question, plan, options, clock))
+        self._stream = AnswerStream(plan, self._pieces(video, asked, plan, options, clock))
         return self._stream
 
     def _pieces(
-        self, video: Video, question: str, plan: Plan, options: GenerationOptions, clock: StageClock
+        self, video: Video, asked: Asked, plan: Plan, options: GenerationOptions, clock: StageClock
     ) -> Generator[str, None, Answer]:
         """The stages after the plan, in order; what an earlier question left is not done again."""
         with clock.stage("load"):
             language = self._parts.language()
-        view = self._held_view(video, plan, question, options)
+        view = self._held_view(video, plan, asked, options)
         kept = 0 if view is None else language.prefix_tokens
         if view is None:
             view, tokens = look(video, plan, self._parts, self._features, clock)
-            prompt = self._prompt(view.seen_of(plan), question)
+            prompt = self._prompt(view.seen_of(plan), asked)
             with clock.stage("prefill"):
                 self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
-                room = len(prompt.after) + options.max_tokens
+                room = prompt.text_tokens + options.max_tokens
                 language.see(
                     prompt.before, tokens.embeddings, room, between=prompt.between, lengths=tokens.frame_tokens
                 )
                 self._view = view
         seen = view.seen_of(plan)
+        if seen is plan:
+            self._seen.add(video.info.identity, plan)
         with clock.stage("prefill"):
-            language.read(self._prompt(seen, question).after)
+            prompt = self._prompt(seen, asked)
+            kept += language.read(prompt.after, prompt.earlier)
         text: list[str] = []
         for piece in clock.over("generate", language.generate(options)):
             clock.first_token()
@@ -213,7 +228,7 @@ class VideoQA:
             memory_limit_bytes=self.limit.limit_bytes,
             bundle=self.bundle.manifest.name,
             evidence=view.evidence,
-            rejections=view.rejections + seen.rejections + self._parts.rejections,
+            rejections=view.rejections + seen.rejections + self._parts.rejections + asked.left_out,
             cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
         )
 
@@ -222,6 +237,7 @@ class VideoQA:
         video: Video,
         question: str,
         *,
+        history: Sequence[tuple[str, str]] = (),
         plan: Plan | None = None,
         strategy: str | None = None,
         frames: int | None = None,
@@ -234,6 +250,7 @@ class VideoQA:
         with self.stream(
             video,
             question,
+            history=history,
             plan=plan,
             strategy=strategy,
             frames=frames,
@@ -274,19 +291,31 @@ class VideoQA:
             self._stream.close()
             self._stream = None
 
-    def _held_view(self, video: Video, plan: Plan, question: str, options: GenerationOptions) -> View | None:
+    def _decide(self, estimate: TaskEstimate, video: Video, limits: Limits, *, follow_up: bool = False) -> Plan:
+        manifest, seen = self.bundle.manifest, self._seen.of(video.info.identity)
+        ruled = make_plan(estimate, video.info, manifest, limits)
+        in_model = bool(seen and self._view is not None and self._view.key == view_key(video, seen[0]))
+        follows = follow_up and self._texts(ruled).follow_up is not None
+        return prefer_seen(
+            ruled, estimate, video.info, manifest, limits, seen, last_in_model=in_model, follow_up=follows
+        )
+
+    def _held_view(self, video: Video, plan: Plan, asked: Asked, options: GenerationOptions) -> View | None:
         """What an earlier question left in the language model, if it is what this plan looks at and leaves room."""
         view = self._view
         if view is None or view.key != view_key(video, plan):
             return None
-        needed = len(self._prompt(view.seen_of(plan), question).after) + options.max_tokens
+        needed = self._prompt(view.seen_of(plan), asked).text_tokens + options.max_tokens
         return view if self._parts.language().room >= needed else None
 
-    def _prompt(self, plan: Plan, question: str) -> Prompt:
-        images, tokenizer = self.bundle.manifest.images, self._parts.tokenizer()
-        if images is not None and plan.images is not None:
-            return build_prompt(images.prompt, plan, tokenizer, question, images.between)
-        return build_prompt(self.bundle.manifest.prompt, plan, tokenizer, question)
+    def _texts(self, plan: Plan) -> PromptTexts:
+        images = self.bundle.manifest.images
+        return self.bundle.manifest.prompt if images is None or plan.images is None else images.prompt
+
+    def _prompt(self, plan: Plan, asked: Asked) -> Prompt:
+        images = self.bundle.manifest.images
+        between = "" if images is None else images.between
+        return build_prompt(self._texts(plan), plan, self._parts.tokenizer(), asked.question, between, asked.turns)
 
 
 def _limit(memory: int | str) -> MemoryLimit:

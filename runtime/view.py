@@ -14,7 +14,7 @@ from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
 from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_at
+from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +55,28 @@ def view_key(video: Video, plan: Plan) -> Hashable:
 
 
 def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock) -> tuple[View, VisualTokens]:
-    """Decode, encode and project the plan's frames, chunk by chunk.
+    """Decode, encode and project the plan's frames, chunk by chunk; neither decoder nor encoder for those in `cache`.
 
     Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
     """
     if plan.images is not None:
         return _look_at_stills(video, plan, parts, clock)
     with clock.stage("load"):
-        encoder, strategy = parts.encoder(plan), parts.strategy(plan)
+        strategy = parts.strategy(plan)
     hits, shown, read_through = cache.hits, list[tuple[str, float]](), dict[str, None]()
-    features = encode_at(
-        plan.timestamps_seconds,
-        video.info.identity,
-        lambda times: _reasons_kept(clock.over("decode", video.frames(times, chunk_frames(video.info))), read_through),
-        encoder,
-        cache,
-    )
-    with clock.stage("strategy"), closing(clock.over("vision", features)) as timed:
-        tokens = strategy.project(_noted(timed, shown), plan)
+
+    def encode_missing(times: Sequence[float]) -> Generator[PatchFeatures, None, None]:
+        with clock.stage("load"):
+            encoder = parts.encoder(plan)
+        batches = clock.over("decode", video.frames(times, chunk_frames(video.info)))
+        yield from clock.over("vision", encode_all(_reasons_kept(batches, read_through), encoder))
+
+    times, identity = plan.timestamps_seconds, video.info.identity
+    with (
+        clock.stage("strategy"),
+        closing(encode_at(times, identity, parts.encoder_name(plan), encode_missing, cache)) as features,
+    ):
+        tokens = strategy.project(_noted(features, shown), plan)
     if 2 * len(shown) < plan.frames:
         message = f"only {len(shown)} of {plan.frames} frames can be decoded: the file is damaged, copy it again"
         raise VideoError(video.info.source, message)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -58,13 +58,17 @@ class Encoder:
 
 
 class FeatureCache:
-    """Patch features of single frames, the least recently used dropped first; one cache belongs to one bundle."""
+    """Patch features of single frames, the least recently used dropped first; one cache belongs to one bundle.
+
+    What is held never exceeds the capacity, those frames included that a plan is using while it looks at others.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.hits = 0
         """Frames that were asked for and held."""
+        self.held_bytes = 0
+        """Bytes of the features that are held."""
         self._capacity_bytes = capacity_bytes
-        self._held_bytes = 0
         self._frames: OrderedDict[tuple[str, float, str], PatchFeatures] = OrderedDict()
 
     def get(self, identity: str, time_seconds: float, encoder: str) -> PatchFeatures | None:
@@ -75,20 +79,27 @@ class FeatureCache:
             self._frames.move_to_end(key)
         return self._frames.get(key)
 
-    def put(self, identity: str, time_seconds: float, frame: PatchFeatures) -> None:
-        """Hold the features [1, S * S, D] of one frame, if they fit at all."""
+    def put(self, identity: str, time_seconds: float, frame: PatchFeatures, keep: Container[float] = ()) -> None:
+        """Hold the features [1, S * S, D] of one frame, if there is room or some can be made.
+
+        No frame of the same video at the times to `keep` is dropped for it: of a plan that is larger than the cache
+        the first frames stay, and what the plan took from the cache is not in memory beside it.
+        """
         key = (identity, time_seconds, frame.encoder)
         if frame.values.nbytes > self._capacity_bytes or key in self._frames:
             return
+        while self.held_bytes + frame.values.nbytes > self._capacity_bytes:
+            oldest = next(iter(self._frames))
+            if oldest[::2] == key[::2] and oldest[1] in keep:
+                return
+            self.held_bytes -= self._frames.pop(oldest).values.nbytes
         self._frames[key] = frame
-        self._held_bytes += frame.values.nbytes
-        while self._held_bytes > self._capacity_bytes:
-            self._held_bytes -= self._frames.popitem(last=False)[1].values.nbytes
+        self.held_bytes += frame.values.nbytes
 
     def forget(self, identity: str) -> None:
         """Drop everything about a video."""
         for key in [key for key in self._frames if key[0] == identity]:
-            self._held_bytes -= self._frames.pop(key).values.nbytes
+            self.held_bytes -= self._frames.pop(key).values.nbytes
 
 
 def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float32]:
@@ -136,35 +147,49 @@ def encode(batch: FrameBatch, encoder: Encoder) -> PatchFeatures:
     return PatchFeatures(values[:, spec.prefix_tokens :], batch.timestamps_seconds, batch.sources, encoder.name)
 
 
+def encode_all(batches: Generator[FrameBatch, None, None], encoder: Encoder) -> Generator[PatchFeatures, None, None]:
+    """Patch features of one batch of frames after the other; leaving early closes `batches`."""
+    with closing(batches):
+        for batch in batches:
+            features = encode(batch, encoder)
+            del batch  # or it would stay in memory while the next one is decoded
+            yield features
+
+
 def encode_at(
     times: Sequence[float],
     identity: str,
-    decode: Callable[[Sequence[float]], Generator[FrameBatch, None, None]],
-    encoder: Encoder,
+    encoder: str,
+    encode_missing: Callable[[Sequence[float]], Generator[PatchFeatures, None, None]],
     cache: FeatureCache,
 ) -> Generator[PatchFeatures, None, None]:
-    """Patch features of a video's frames at `times`, one frame at a time; only what `cache` lacks is decoded.
+    """Patch features of a video's frames at `times`, one frame at a time, by the encoder of this name.
 
-    `decode` gives the frames at the times it is called with, in chunks; each chunk is encoded when its first frame is
-    asked for, so no more than one is in memory. Fewer features than times mean that the clip ended early.
+    `encode_missing` decodes and encodes, chunk by chunk, the frames that `cache` lacks, and is not called where it
+    lacks none. A chunk is made when its first frame is asked for, so no more than one is in memory. Fewer features than
+    times mean that the clip ended early.
     """
-    held = {time: frame for time in times if (frame := cache.get(identity, time, encoder.name)) is not None}
-    missing = [time for time in times if time not in held]
-    with closing(decode(missing)) as batches:
-        fresh = _single_frames(encode(batch, encoder) for batch in batches)
+    held = {time: frame for time in times if (frame := cache.get(identity, time, encoder)) is not None}
+    keep = frozenset(times)
+    with closing(_fresh_frames([time for time in times if time not in held], encode_missing)) as fresh:
         for time in times:
-            frame = held.get(time) or next(fresh, None)
+            frame = held.pop(time, None) or next(fresh, None)
             if frame is None:
                 cache.forget(identity)  # which times are missing is not known, so none may be remembered
                 continue
-            cache.put(identity, time, frame)
+            cache.put(identity, time, frame, keep)
             yield frame
 
 
-def _single_frames(chunks: Iterable[PatchFeatures]) -> Iterator[PatchFeatures]:
-    for chunk in chunks:
-        for i, source in enumerate(chunk.sources):
-            # copied, so that a frame kept in the cache does not keep its whole chunk
-            yield PatchFeatures(
-                chunk.values[i : i + 1].copy(), chunk.timestamps_seconds[i : i + 1], (source,), chunk.encoder
-            )
+def _fresh_frames(
+    missing: Sequence[float], encode_missing: Callable[[Sequence[float]], Generator[PatchFeatures, None, None]]
+) -> Generator[PatchFeatures, None, None]:
+    if not missing:
+        return
+    with closing(encode_missing(missing)) as chunks:
+        for chunk in chunks:
+            for i, source in enumerate(chunk.sources):
+                # copied, so that a frame kept in the cache does not keep its whole chunk
+                yield PatchFeatures(
+                    chunk.values[i : i + 1].copy(), chunk.timestamps_seconds[i : i + 1], (source,), chunk.encoder
+                )

@@ -242,7 +242,7 @@ def test_classify_refuses_a_bad_file_by_its_line(bundle, tmp_path, content, says
         (("rum",), "tam-edge: no such command 'rum'"),
         (("--nope",), "tam-edge: no such option: --nope"),
         (("run",), "tam-edge run: missing option '--video'"),
-        (("run", "--video", "x"), "tam-edge run: missing option '--ask' (see tam-edge run --help)"),
+        (("plan", "--video", "x"), "tam-edge plan: missing option '--ask' (see tam-edge plan --help)"),
         (("run", "--video"), "tam-edge run: option '--video' requires an argument"),
         (("run", "x.mp4"), "tam-edge run: "),
         (("run", "--video", "x", "--ask", "y", "--frames", "two"), "'--frames'"),

@@ -72,6 +72,48 @@ def test_a_second_question_is_answered_as_by_a_fresh_model(bundle, model, embedd
     fresh.close()
 
 
+def test_earlier_turns_stay_and_give_the_very_numbers_of_a_fresh_sequence(bundle, model, embeddings):
+    """Each turn is entered by itself, so which of them stood there already makes no difference to a single bit."""
+    asked = [tuple(range(60 + 7 * i, 60 + 7 * i + 5 + i)) for i in range(4)]
+    model.see(BEFORE, embeddings, room=60)
+    kept = []
+    for at in range(4):
+        kept.append(model.read(asked[at], asked[:at]))
+        list(model.generate(GREEDY))
+    assert kept == [0, 5, 11, 18]
+    branched = (asked[0], (99, 98), asked[2])
+    for earlier, reused in ((branched, 5), (branched, 5 + 2 + 7), (asked[:1], 5), ((), 0)):
+        assert model.read(asked[3], earlier) == reused
+        fresh = opened(bundle)
+        fresh.see(BEFORE, embeddings, room=60)
+        assert fresh.read(asked[3], earlier) == 0
+        np.testing.assert_array_equal(model._engine.logits(), fresh._engine.logits())
+        fresh.close()
+    model.see(BEFORE, embeddings[::-1], room=60)
+    assert model.read(asked[3], asked[:3]) == 0, "turns behind other frames are other turns"
+
+
+def test_an_interrupted_turn_is_entered_again(bundle, model, embeddings, monkeypatch):
+    model.see(BEFORE, embeddings, room=60)
+    append = model._engine.append_tokens
+
+    def interrupted(ids):
+        append(ids)
+        if tuple(ids) == OTHER_AFTER:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model._engine, "append_tokens", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.read(AFTER, [(80, 81), OTHER_AFTER])
+    assert model.read(AFTER, [(80, 81), OTHER_AFTER]) == 2
+    fresh = opened(bundle)
+    fresh.see(BEFORE, embeddings, room=60)
+    fresh.read(AFTER, [(80, 81), OTHER_AFTER])
+    np.testing.assert_array_equal(model._engine.logits(), fresh._engine.logits())
+    fresh.close()
+
+
 def test_the_answer_depends_on_the_visual_tokens(model, embeddings):
     answers = set()
     for rows in (embeddings, embeddings[::-1], embeddings[:30]):

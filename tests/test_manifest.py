@@ -99,6 +99,8 @@ def test_an_engine_is_described_exactly(change, field):
         ("instruction", "{task_name:.2f}", "Unknown format code"),
         ("instruction", "{question}", "unknown field"),
         ("system", "x" * 8001, "at most 8000"),
+        ("follow_up", "", "exactly once"),
+        ("follow_up", "{question}{answer}", "unknown field {answer}"),
     ],
 )
 def test_a_template_that_would_fail_or_reach_out_is_refused(field, template, said):
@@ -109,7 +111,8 @@ def test_a_template_that_would_fail_or_reach_out_is_refused(field, template, sai
 
 def test_good_templates_are_taken_as_they_are():
     texts = PromptTexts.model_validate(PROMPT)
-    assert texts.model_dump() == PROMPT
+    assert texts.model_dump() == PROMPT | {"follow_up": None}
+    assert PromptTexts.model_validate(PROMPT | {"follow_up": "\n{question}{{"}).follow_up == "\n{question}{{"
 
 
 @pytest.mark.parametrize(

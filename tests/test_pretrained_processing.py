@@ -150,6 +150,33 @@ def test_the_prompt_is_what_the_chat_template_writes(folder: Path) -> None:
     assert chat.stop == ("<|im_end|>",)
 
 
+def test_a_conversation_is_what_the_chat_template_writes(folder: Path) -> None:
+    chat = chat_of(folder)
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), chat_template=CHAT)
+    turns: list[Any] = [
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "why?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "so"}]},
+        {"role": "user", "content": [{"type": "text", "text": "and {then}?"}]},
+    ]
+    first = chat.video.after_visual.format(question="why?", metadata="", instruction="")
+    second = chat.video.follow_up.format(question="and {then}?")
+    written = theirs.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert f"{chat.video.system}<video>{first}so{second}".split() == written.split()
+    assert chat.image.follow_up == chat.video.follow_up
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHAT.replace("{% for", "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}{% for", 1),
+        CHAT.replace("{% for", "{% if messages|length > 1 %}{{ 'a conversation: ' }}{% endif %}{% for", 1),
+    ],
+)
+def test_a_template_for_one_turn_gives_no_follow_up(folder: Path, template: str) -> None:
+    edit(folder / "tokenizer_config.json", lambda said: said.update(chat_template=template))
+    assert chat_of(folder).video.follow_up is None
+
+
 @pytest.mark.parametrize("place", ["chat_template.jinja", "chat_template.json"])
 def test_a_template_of_its_own_comes_first(folder: Path, place: str) -> None:
     """Some copies write a space behind the role, and no line break behind a turn."""
@@ -198,6 +225,7 @@ def test_llava_next_has_its_own_conversation(tmp_path: Path) -> None:
     turn = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
     assert chat.video.system == chat.image.system == turn
     assert chat.video.after_visual == "\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.video.follow_up == "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     edit(folder / "config.json", lambda config: config.update(add_time_instruction=True))
     said = chat_of(folder)
     assert said.video.after_visual == "\n{metadata}\n{question}<|im_end|>\n<|im_start|>assistant\n"

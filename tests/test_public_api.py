@@ -16,9 +16,9 @@ PUBLIC_METHODS = {
     "open": "(self, source, *, start=None, end=None)",
     "classify": "(self, questions)",
     "plan": "(self, video, question, *, strategy=None, frames=None, grid=None)",
-    "stream": "(self, video, question, *, plan=None, strategy=None, frames=None, grid=None, "
+    "stream": "(self, video, question, *, history=(), plan=None, strategy=None, frames=None, grid=None, "
     "max_tokens=None, temperature=0.0, seed=0)",
-    "ask": "(self, video, question, *, plan=None, strategy=None, frames=None, grid=None, "
+    "ask": "(self, video, question, *, history=(), plan=None, strategy=None, frames=None, grid=None, "
     "max_tokens=None, temperature=0.0, seed=0)",
     "share_features": "(self, other)",
     "close": "(self)",

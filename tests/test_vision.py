@@ -21,6 +21,7 @@ from tam_edge.runtime.vision import (
     PatchFeatures,
     chunk_frames,
     encode,
+    encode_all,
     encode_at,
     preprocess,
 )
@@ -189,6 +190,18 @@ def test_forgetting_one_video_keeps_the_others_and_frees_room():
     assert [cache.get(name, 0.0, "eye") is not None for name in "abc"] == [False, True, True]
 
 
+def test_a_frame_in_use_makes_no_room_for_another():
+    cache = FeatureCache(capacity_bytes=3 * feature(0).values.nbytes)
+    for name, time in (("w", 0.0), ("v", 1.0), ("v", 2.0)):
+        cache.put(name, time, feature(time))
+    cache.put("v", 3.0, feature(3), keep={1.0, 2.0, 3.0, 4.0})
+    cache.put("v", 4.0, feature(4), keep={1.0, 2.0, 3.0, 4.0})
+    assert cache.get("w", 0.0, "eye") is None
+    assert [cache.get("v", t, "eye") is not None for t in (1.0, 2.0, 3.0, 4.0)] == [True, True, True, False]
+    cache.put("w", 1.0, feature(5), keep={1.0, 2.0, 3.0})
+    assert cache.get("v", 1.0, "eye") is None, "another video's frames at the same times are not in use"
+
+
 @given(st.integers(-1, 300), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6))))
 def test_the_cache_never_holds_more_than_it_may(capacity_bytes, puts):
     cache = FeatureCache(capacity_bytes)
@@ -218,12 +231,15 @@ class Source:
         finally:
             self.closed += 1
 
+    def through(self, encoder):
+        return lambda times: encode_all(self.decode(times), encoder)
+
 
 def test_only_frames_that_are_not_held_are_decoded(encoder):
     source, cache = Source(frames(6)), FeatureCache(1 << 20)
-    first = list(encode_at([0.0, 2.0, 4.0], "v", source.decode, encoder, cache))
-    second = list(encode_at([0.0, 1.0, 2.0, 4.0, 5.0], "v", source.decode, encoder, cache))
-    fresh = list(encode_at([0.0, 1.0, 2.0, 4.0, 5.0], "v", source.decode, encoder, FeatureCache(0)))
+    first = list(encode_at([0.0, 2.0, 4.0], "v", encoder.name, source.through(encoder), cache))
+    second = list(encode_at([0.0, 1.0, 2.0, 4.0, 5.0], "v", encoder.name, source.through(encoder), cache))
+    fresh = list(encode_at([0.0, 1.0, 2.0, 4.0, 5.0], "v", encoder.name, source.through(encoder), FeatureCache(0)))
     assert source.asked == [[0.0, 2.0, 4.0], [1.0, 5.0], [0.0, 1.0, 2.0, 4.0, 5.0]]
     assert cache.hits == 3
     assert [f.timestamps_seconds.tolist() for f in second] == [[0.0], [1.0], [2.0], [4.0], [5.0]]
@@ -232,9 +248,39 @@ def test_only_frames_that_are_not_held_are_decoded(encoder):
         np.testing.assert_allclose(ours.values, theirs.values, atol=1e-6)
 
 
+def test_neither_decoder_nor_encoder_is_asked_for_where_every_frame_is_held(encoder):
+    source, cache = Source(frames(6)), FeatureCache(1 << 20)
+    first = list(encode_at([0.0, 2.0, 3.0, 4.0], "v", encoder.name, source.through(encoder), cache))
+
+    def must_not_run(times):
+        raise AssertionError("every frame is held")
+
+    again = list(encode_at([0.0, 3.0], "v", encoder.name, must_not_run, cache))
+    assert [a.values is b.values for a, b in zip(again, (first[0], first[2]), strict=True)] == [True, True]
+
+
+@given(st.integers(0, 6), st.sets(st.integers(0, 5), min_size=1), st.sets(st.integers(0, 5), min_size=1))
+def test_what_a_plan_takes_from_the_cache_is_never_held_beside_it(room, before, now):
+    """Frames that are used or kept, counted once each while a plan is looked at: no more than the cache's and one."""
+    one = feature(0).values.nbytes
+    cache = FeatureCache(room * one)
+
+    def made(times):
+        for time in times:
+            values = np.full((1, 4, 2), time, np.float32)
+            yield PatchFeatures(values, np.array([time]), ("clip",), "eye")
+
+    list(encode_at(sorted(map(float, before)), "v", "eye", made, cache))
+    for seen in encode_at(sorted(map(float, now)), "v", "eye", made, cache):
+        assert cache.held_bytes <= room * one
+        assert seen.values[0, 0, 0] == seen.timestamps_seconds[0]
+    held = [time for time in range(6) if cache.get("v", float(time), "eye") is not None]
+    assert len(set(held) & now) == min(room, len(now)), "a plan leaves as many of its frames as there is room for"
+
+
 def test_one_chunk_is_decoded_at_a_time_and_leaving_early_closes_the_decoder(encoder):
     source = Source(frames(6))
-    features = encode_at([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "v", source.decode, encoder, FeatureCache(0))
+    features = encode_at([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "v", encoder.name, source.through(encoder), FeatureCache(0))
     next(features)
     next(features)
     assert (source.given, source.closed) == (2, 0)
@@ -247,13 +293,13 @@ def test_one_chunk_is_decoded_at_a_time_and_leaving_early_closes_the_decoder(enc
 def test_a_clip_that_ends_early_leaves_nothing_in_the_cache(encoder):
     """Which frame belongs to which time is not certain then."""
     source, cache = Source(frames(3)), FeatureCache(1 << 20)
-    assert len(list(encode_at([0.0, 1.0, 2.0, 3.0, 4.0], "v", source.decode, encoder, cache))) == 3
+    assert len(list(encode_at([0.0, 1.0, 2.0, 3.0, 4.0], "v", encoder.name, source.through(encoder), cache))) == 3
     assert all(cache.get("v", t, "eye") is None for t in (0.0, 1.0, 2.0))
 
 
 def test_a_frame_in_the_cache_does_not_keep_its_chunk(encoder):
     source, cache = Source(frames(4), chunk=4), FeatureCache(1 << 20)
-    list(encode_at([0.0, 1.0, 2.0, 3.0], "v", source.decode, encoder, cache))
+    list(encode_at([0.0, 1.0, 2.0, 3.0], "v", encoder.name, source.through(encoder), cache))
     held = cache.get("v", 1.0, "eye").values
     assert held.base is None
     assert held.shape == (1, SIDE * SIDE, WIDTH)

@@ -24,6 +24,8 @@ SIGLIP = ImagePreprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 IMAGE, VIDEO = "<image>", "<video>"
 QUESTION = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands for the question while a chat template is rendered; no template contains it."""
+ANSWER = "\N{INTERLINEAR ANNOTATION ANCHOR}"
+"""Stands for an earlier answer."""
 QWEN_1_5 = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
     f"{IMAGE}\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
@@ -31,6 +33,8 @@ QWEN_1_5 = (
 """LLaVA-NeXT's conversation `qwen_1_5`, which its code holds and not the checkpoint."""
 MOST_BETWEEN = 200
 """Characters between two images; templates have a line break there."""
+QWEN_1_5_FOLLOW_UP = f"<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+"""What stands there between an answer and the next."""
 METADATA = "The video lasts for {duration_seconds:.2f} seconds, and {frames} frames are uniformly sampled from it."
 """LLaVA-Video's time instruction, without the list of times, which TAM replaces by the interval."""
 INTERVAL = " The time interval between each frame is {interval_seconds:.2f} second."
@@ -137,7 +141,8 @@ def read_chat(folder: CheckpointFolder, sizes: CheckpointSizes, tokenizer: Token
     try:
         if len(between) > MOST_BETWEEN:
             raise ValueError(f"{len(between)} characters between two images")
-        return Chat(_prompt(video, VIDEO, head), _prompt(image, IMAGE, ""), between, stop)
+        after = [_follow_up(template, sizes, token, first) for token, first in ((VIDEO, video), (IMAGE, image))]
+        return Chat(_prompt(video, VIDEO, head, after[0]), _prompt(image, IMAGE, "", after[1]), between, stop)
     except ValueError as error:
         raise CheckpointError(folder.path, f"its chat template is longer than a prompt may be ({error})") from error
 
@@ -173,16 +178,8 @@ def _rendered(path: Path, template: str | None, sizes: CheckpointSizes, token: s
             raise CheckpointError(path, "it has no chat template: copy chat_template.json from where it is from")
         # The conversation knows images only; several stand in front of each other, each with its line break.
         return QWEN_1_5.replace(f"{IMAGE}\n", f"{token}\n" * count)
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    kind = token.strip("<>")
-    turn: Any = {
-        "role": "user",
-        "content": [*({"type": kind} for _ in range(count)), {"type": "text", "text": QUESTION}],
-    }
     try:
-        texts: Any = render_jinja_template([[turn]], chat_template=template, add_generation_prompt=True)
-        text = str(texts[0][0])
+        text = _written(template, [_turn(token, count)])
     except Exception as error:  # whatever a template does in its sandbox
         raise CheckpointError(path, f"its chat template cannot be rendered ({error})") from error
     if text.count(token) != count or text.count(QUESTION) != 1 or text.rindex(token) > text.index(QUESTION):
@@ -190,11 +187,47 @@ def _rendered(path: Path, template: str | None, sizes: CheckpointSizes, token: s
     return text
 
 
-def _prompt(text: str, token: str, metadata: str) -> PromptTexts:
+def _follow_up(template: str | None, sizes: CheckpointSizes, token: str, first: str) -> str | None:
+    """What the template writes from the end of an answer to the start of the next; None where it takes one turn only.
+
+    `first` is the first turn as it is written alone, and must be written so before an answer too, white space aside:
+    LLaVA-OneVision's template puts a space before an earlier answer.
+    """
+    if sizes.layout == "llava-next" or template is None:
+        return QWEN_1_5_FOLLOW_UP
+    said = {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]}
+    asked = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
+    try:
+        text = _written(template, [_turn(token, 1), said, asked])
+    except Exception:  # whatever a template does in its sandbox: it was made for one turn
+        return None
+    before, _, after = text.partition(ANSWER)
+    return after if before.split() == first.split() and after.count(QUESTION) == 1 else None
+
+
+def _turn(token: str, count: int) -> dict[str, Any]:
+    kind = token.strip("<>")
+    return {"role": "user", "content": [*({"type": kind} for _ in range(count)), {"type": "text", "text": QUESTION}]}
+
+
+def _written(template: str, turns: list[dict[str, Any]]) -> str:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    texts: Any = render_jinja_template([turns], chat_template=template, add_generation_prompt=True)
+    return str(texts[0][0])
+
+
+def _prompt(text: str, token: str, metadata: str, follow_up: str | None) -> PromptTexts:
     before, after = text[: text.index(token)], text[text.rindex(token) + len(token) :]
-    head, _, tail = (_escaped(part) if part != QUESTION else part for part in after.partition(QUESTION))
+    head, tail = map(_escaped, after.split(QUESTION))
     middle = "{metadata}\n{question}" if metadata else "{question}"
-    return PromptTexts(system=before, after_visual=f"{head}{middle}{tail}", metadata=metadata, instruction="")
+    return PromptTexts(
+        system=before,
+        after_visual=f"{head}{middle}{tail}",
+        metadata=metadata,
+        instruction="",
+        follow_up=None if follow_up is None else "{question}".join(map(_escaped, follow_up.split(QUESTION))),
+    )
 
 
 def _escaped(text: str) -> str:
