@@ -28,6 +28,7 @@ from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
 from tam_edge.quant.peak import graph_peak_bytes, language_peak_bytes
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
+from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.routing import Routing
 
@@ -109,7 +110,7 @@ def test_older_bundle_is_replaced_and_nothing_else(run: Path, tmp_path: Path, mo
     monkeypatch.setattr(bundle, "load_bundle", lambda path, verify: path)
     old = tmp_path / "old"
     old.mkdir()
-    (old / "manifest.json").write_text("{}")
+    (old / "manifest.json").write_text((default_bundle_path() / "manifest.json").read_text())
     (old / "left.onnx").write_text("over")
     export_bundle(run, old, FACTS)
     assert [path.name for path in old.iterdir()] == ["manifest.json"]
