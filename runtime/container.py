@@ -32,7 +32,9 @@ class OpenFile(NamedTuple):
     """A container that is open, and its main video stream."""
 
     container: InputContainer
+    """What was opened."""
     stream: VideoStream
+    """The stream that is decoded."""
 
 
 def open_stream(path: Path, source: str, threads: int) -> OpenFile:

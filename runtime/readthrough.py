@@ -20,7 +20,9 @@ class Timed(NamedTuple):
     """A decoded frame and when it appears, in ticks of its container."""
 
     tick: int
+    """When it appears."""
     frame: VideoFrame
+    """The frame, as it was stored."""
 
 
 class Place(NamedTuple):
