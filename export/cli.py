@@ -76,17 +76,16 @@ def checkpoint(
     from tam_edge.export.pretrained.verify import verify_bundle
 
     options = ImportOptions(inductor_from, _grids(grids), upcycle, newline, precision)
-    bundle = export_checkpoint(
-        folder,
-        out,
-        options,
-        verify=verify_bundle if verify else None,
-        progress=lambda what: print(what, file=sys.stderr),
-    )
+    compare = verify_bundle if verify else None
+    bundle = export_checkpoint(folder, out, options, verify=compare, progress=_say)
     if as_json:
         print(json.dumps({"schema_version": 1, "bundle": str(out), "parity": bundle.manifest.parity}))
     else:
         print(f"wrote {out}")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr)
 
 
 def _refuse_options(ctx: typer.Context) -> None:
