@@ -106,11 +106,21 @@ def test_what_rounding_and_the_cut_vocabulary_cost_is_measured_on_the_folds(trai
     figures = json.loads(told.out)
     assert report.metrics.items() <= figures.items()
     changed = figures["int8_labels_differ"]
-    assert 0 < changed < 60
+    assert 0 <= changed < 60
     assert abs(figures["int8_accuracy"] - report.accuracy) <= changed / 480 + 1e-4
     assert figures["int8_paraphrases"]["questions"] == 218
     assert 0 < figures["trimming_labels_differ"] < 480
     assert 0.1 < figures["untrimmed_accuracy"] < 1
+    # Eight bits may turn no question, which depends on the processor: what steps of a quarter do must be seen.
+    monkeypatch.setattr(onnx_int8, "to_int8", to_five_levels)
+    coarse = json.loads(call("inductor", "report", "--run", run, "--as-exported", "--json").out)
+    assert coarse["int8_labels_differ"] > changed
+
+
+def to_five_levels(rows):
+    """Rounding so coarse that answers turn: the largest of a row is 2."""
+    scales = np.abs(rows).max(-1, keepdims=True) / 2 + 1e-9
+    return scales.astype(np.float32), np.round(rows / scales).astype(np.int8)
 
 
 def test_every_question_is_answered_by_the_model_that_did_not_see_it(trained):
