@@ -78,15 +78,15 @@ def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manif
     return manifest.model_copy(update=changed)
 
 
-def engine_spec(path: Path, name: str, backend: str, precision: str, peak_bytes: int) -> EngineSpec:
-    """What the manifest says about a finished file that will be called `name`."""
+def engine_spec(path: Path, name: str, backend: str, precision: str, figures: Mapping[str, Any]) -> EngineSpec:
+    """What the manifest says about a finished file that will be called `name`, with its measured memory."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     facts = {"file": name, "sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
     return EngineSpec.model_validate(
-        {**facts, "backend": backend, "precision": precision[:200], "peak_bytes": peak_bytes}
+        {**facts, "backend": backend, "precision": precision[:200], **figures}
     )
 
 

@@ -1,16 +1,18 @@
-"""Memory arithmetic: a ceiling on the process's peak resident set, and whether a plan's needs stay below it."""
+"""Memory arithmetic: sizes in words, the ceiling on a process's peak resident set, and what it holds and held."""
 
 from __future__ import annotations
 
-import math
+import ctypes
+import functools
+import gc
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tam_edge.runtime.device import DeviceProfile
-from tam_edge.runtime.errors import MemoryLimitError, UsageError
+from tam_edge.runtime.errors import UsageError
 
 DEFAULT_SHARE = 0.8
 """Part of the memory that could be had that is taken where no ceiling is given."""
@@ -50,23 +52,6 @@ def default_limit(device: DeviceProfile) -> MemoryLimit:
     return MemoryLimit(int(available * DEFAULT_SHARE), source)
 
 
-def admit(limit: MemoryLimit, predicted: Mapping[str, int]) -> None:
-    """Refuse, before anything is loaded, what cannot stay below the ceiling.
-
-    `predicted` names each need (what the process holds already among them) and its bytes; they count together.
-
-    Raises:
-        MemoryLimitError: their sum is above the limit; names every need and the smallest ceiling that would do.
-    """
-    needed = sum(predicted.values())
-    if needed <= limit.limit_bytes:
-        return
-    needs = ", ".join(f"{name} {size_text(size)}" for name, size in predicted.items())
-    allowed, smallest = size_text(limit.limit_bytes), math.ceil(needed / MIB)
-    message = f"{allowed} of memory ({limit.source}) is too little: {needs}; allow at least {smallest}MiB"
-    raise MemoryLimitError(limit.limit_bytes, needed, message)
-
-
 def resident_bytes() -> int:
     """Resident set of this process now, in bytes."""
     import psutil
@@ -89,6 +74,25 @@ def peak_resident_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def give_back(*, cycles: bool = True) -> None:
+    """Return freed memory to the system, as far as the C library can: what it keeps for later counts all the same.
+
+    Reference `cycles` hold decoders and arrays that nobody uses any more, so those are collected first.
+    """
+    if cycles:
+        gc.collect()
+    _trim()(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], object]:
+    try:
+        trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # only glibc has it; others keep little
+        return lambda _: None
+    return trim
 
 
 def size_text(size_bytes: int) -> str:

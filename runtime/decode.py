@@ -53,8 +53,13 @@ class VideoFile(OpenedVideo):
                 codec=self._probe.codec,
                 identity=f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}",
                 notes=self._probe.extent.notes,
+                decoder=self._probe.decoder,
             )
         )
+
+    def decode_with(self, threads: int) -> None:
+        """Use so many decoder threads from the next call of `frames` on; each holds pictures of its own."""
+        self._threads = threads
 
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield the frame on screen at each time; nothing for times past the end of a clip that was cut short."""

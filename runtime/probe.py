@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import SEEKABLE, open_stream
+from tam_edge.runtime.container import ISO_MEDIA, SEEKABLE, open_stream
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
+from tam_edge.runtime.pictures import DecoderNeeds, decoder_needs
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Probe:
     """Mean frames per second."""
     codec: str
     """FFmpeg's name of the codec."""
+    decoder: DecoderNeeds
+    """What decoding it takes."""
 
 
 def probe(path: Path, source: str) -> Probe:
@@ -72,6 +75,7 @@ def probe(path: Path, source: str) -> Probe:
             height_px=height,
             average_fps=_average_fps(extent, stream),
             codec=stream.codec_context.name,
+            decoder=_decoder_needs(container, stream, first),
         )
 
 
@@ -88,6 +92,12 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
         if count == _MOST_PACKETS_BEFORE_A_FRAME:
             break
     return None
+
+
+def _decoder_needs(container: InputContainer, stream: VideoStream, first: VideoFrame) -> DecoderNeeds:
+    context, bits = stream.codec_context, first.format.padded_bits_per_pixel
+    indexed = sum(len(one.index_entries) for one in container.streams) if container.format.name == ISO_MEDIA else 0
+    return decoder_needs(context.name, context.level, first.width, first.height, bits, indexed)
 
 
 def _average_fps(extent: Extent, stream: VideoStream) -> float | None:

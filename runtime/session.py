@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
 from tam_edge.runtime.answer import Answer, StageClock
-from tam_edge.runtime.budget import MIB, MemoryLimit, admit, default_limit, parse_size, peak_resident_bytes
+from tam_edge.runtime.budget import (
+    MIB,
+    MemoryLimit,
+    default_limit,
+    give_back,
+    parse_size,
+    peak_resident_bytes,
+    resident_bytes,
+)
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.footprint import Footprint
+from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.language import GenerationOptions
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
 from tam_edge.runtime.prompt import Prompt, build_prompt, check_room
-from tam_edge.runtime.video import Source, Video, open_video
+from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
+from tam_edge.runtime.video import Source, Video, VideoInfo, open_video
 from tam_edge.runtime.view import View, look, view_key
-from tam_edge.runtime.vision import FeatureCache
+from tam_edge.runtime.vision import FeatureCache, chunk_frames
 
 FEATURE_CACHE_BYTES = 64 * MIB
-"""Most patch features kept for later questions; less where the memory ceiling leaves less."""
+"""Most patch features kept for later questions; fewer where the memory ceiling is low."""
+
+OPENING_BYTES = LIBRARY_BYTES["av"] + 16 * MIB
+"""What importing the decoders and looking at a video's first frame takes."""
 
 
 class AnswerStream(Iterator[str]):
@@ -77,12 +91,11 @@ class VideoQA:
         self.limit = limit
         """The ceiling on the process's peak resident set."""
         self._parts = parts
-        self._footprint = Footprint(bundle.manifest, parts.threads)
-        least = self._footprint.smallest()
-        admit(limit, least)
-        self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
+        self._features = FeatureCache(FEATURE_CACHE_BYTES)
         self._view: View | None = None  # what the language model's visual prefix shows
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
+        if resident_bytes() + OPENING_BYTES > limit.limit_bytes:  # else a video is opened first: its needs count too
+            check_least(self._setting(None), self._least_case(), Thrift())
 
     @classmethod
     def load(
@@ -133,10 +146,11 @@ class VideoQA:
     ) -> Plan:
         """Decide what will be looked at; only the Inductor runs. `frames` and `grid` override its rules.
 
-        Raises: QuestionError, UsageError, EngineError.
+        Raises: QuestionError, UsageError, EngineError, MemoryLimitError.
         """
-        [estimate] = self.classify([question])
-        return make_plan(estimate, video.info, self.bundle.manifest, Limits(None, frames, grid, strategy))
+        options = GenerationOptions(self.bundle.manifest.language.max_output_tokens)
+        wishes = Limits(None, frames, grid, strategy)
+        return self._admitted(video, check_question(question), options, None, wishes, StageClock()).plan
 
     def stream(
         self,
@@ -164,37 +178,42 @@ class VideoQA:
         question = check_question(question)
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
-        with clock.stage("load"):
-            inductor = self._parts.inductor()
-        if plan is None:
-            with clock.stage("inductor"):
-                [estimate] = inductor.classify([question])
-            plan = make_plan(estimate, video.info, manifest, Limits(None, frames, grid, strategy))
-        check_plan(plan, video.info, manifest)
-        check_room(self._prompt(plan, question), manifest.language, options.max_tokens)
-        admit(self.limit, self._footprint.of(plan.grid, video.info, plan.images))
+        admission = self._admitted(video, question, options, plan, Limits(None, frames, grid, strategy), clock)
+        check_room(self._prompt(admission.plan, question), manifest.language, options.max_tokens)
         self._stop()
-        self._stream = AnswerStream(plan, self._pieces(video, question, plan, options, clock))
+        self._stream = AnswerStream(admission.plan, self._pieces(video, question, admission, options, clock))
         return self._stream
 
     def _pieces(
-        self, video: Video, question: str, plan: Plan, options: GenerationOptions, clock: StageClock
+        self, video: Video, question: str, admission: Admission, options: GenerationOptions, clock: StageClock
     ) -> Generator[str, None, Answer]:
         """The stages after the plan, in order; what an earlier question left is not done again."""
-        with clock.stage("load"):
-            language = self._parts.language()
+        plan, thrift = admission.plan, admission.thrift
         view = self._held_view(video, plan, question, options)
-        kept = 0 if view is None else language.prefix_tokens
+        kept = 0 if view is None else self._parts.language().prefix_tokens
         if view is None:
-            view, tokens = look(video, plan, self._parts, self._features, clock)
+            self._make_room(video, thrift)
+            view, tokens = look(video, plan, self._parts, self._features, clock, thrift.chunk_frames)
+            if thrift.in_turn:
+                self._parts.close_stage("vision")
+            give_back()  # what decoding and vision have freed
+            with clock.stage("load"):
+                language = self._parts.language()
             prompt = self._prompt(view.seen_of(plan), question)
             with clock.stage("prefill"):
                 self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
                 room = len(prompt.after) + options.max_tokens
                 language.see(
-                    prompt.before, tokens.embeddings, room, between=prompt.between, lengths=tokens.frame_tokens
+                    prompt.before,
+                    tokens.embeddings,
+                    room,
+                    between=prompt.between,
+                    lengths=tokens.frame_tokens,
+                    spare=not thrift.no_spare_cells,
+                    way=admission.attention,
                 )
                 self._view = view
+        language = self._parts.language()
         seen = view.seen_of(plan)
         with clock.stage("prefill"):
             language.read(self._prompt(seen, question).after)
@@ -268,6 +287,89 @@ class VideoQA:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _admitted(
+        self,
+        video: Video,
+        question: str,
+        options: GenerationOptions,
+        given: Plan | None,
+        wishes: Limits,
+        clock: StageClock,
+    ) -> Admission:
+        """Check that the question fits before anything is opened, classify it, and fit its plan under the ceiling."""
+        manifest, info = self.bundle.manifest, video.info
+        least = manifest.least_visual_tokens
+
+        def case_of(plan: Plan) -> Case:
+            prompt = self._prompt(plan, question)
+            return Case(
+                visual_tokens=plan.visual_tokens,
+                frames=plan.frames,
+                grid=plan.grid,
+                images=plan.images,
+                before_tokens=len(prompt.before) + (prompt.images - 1) * len(prompt.between),
+                room_tokens=len(prompt.after) + options.max_tokens,
+                seen=self._held_view(video, plan, question, options) is not None,
+            )
+
+        if given is not None:
+            check_plan(given, info, manifest)
+        start = Thrift(chunk_frames=chunk_frames(info), features_bytes=FEATURE_CACHE_BYTES)
+        with clock.stage("load"):
+            self._import(info, start)
+            if given is not None:
+                fixed = given
+                return admit(self._setting(info), lambda _: fixed, case_of, given.visual_tokens, start)
+            unknown = TaskEstimate(question, manifest.routing.tasks[0].name, 0.0, {})
+            smallest = case_of(make_plan(unknown, info, manifest, replace(wishes, visual_tokens=least)))
+            check_least(self._setting(info), smallest, start)
+            inductor = self._parts.inductor()
+        with clock.stage("inductor"):
+            [estimate] = inductor.classify([question])
+
+        def plan_within(tokens: int | None) -> Plan:
+            return make_plan(estimate, info, manifest, replace(wishes, visual_tokens=tokens))
+
+        return admit(self._setting(info), plan_within, case_of, least, start)
+
+    def _import(self, info: VideoInfo, start: Thrift) -> None:
+        """Import what answering needs, if the ceiling has room for that; what it takes is known from then on.
+
+        Raises: MemoryLimitError if there is no room.
+        """
+        if self._setting(info).standing.imported_bytes > self.limit.limit_bytes:
+            check_least(self._setting(info), self._least_case(), start)
+        import_libraries()
+        self._parts.load_tokenizers()
+
+    def _least_case(self) -> Case:
+        """The smallest plan about anything, before its text is known."""
+        language = self.bundle.manifest.language
+        return Case(visual_tokens=self.bundle.manifest.least_visual_tokens, room_tokens=language.max_output_tokens)
+
+    def _setting(self, info: VideoInfo | None) -> Setting:
+        parts = self._parts
+        standing = held_now(
+            parts.open_bytes(),
+            parts.code_bytes(),
+            self._features.held_bytes,
+            parts.tokenizers_bytes(),
+            parts.threads,
+            parts.may_use_gpu,
+        )
+        return Setting(self.bundle.manifest, standing, info, self.limit)
+
+    def _make_room(self, video: Video, thrift: Thrift) -> None:
+        """Let go of what the plan does without, before its frames are looked at."""
+        self._features.resize(thrift.features_bytes)
+        if thrift.decoder_threads is not None:
+            video.decode_with(thrift.decoder_threads)
+        if thrift.close_inductor:
+            self._parts.close_stage("inductor")
+        if thrift.in_turn:
+            self._view = None
+            self._parts.close_stage("language")
 
     def _stop(self) -> None:
         if self._stream is not None:

@@ -14,7 +14,7 @@ from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
 from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_at
+from tam_edge.runtime.vision import CHUNK_FRAMES, FeatureCache, PatchFeatures, chunk_frames, encode_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,22 @@ def view_key(video: Video, plan: Plan) -> Hashable:
     return (video.info.identity, plan.strategy, plan.grid, plan.images, plan.timestamps_seconds, extent)
 
 
-def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock) -> tuple[View, VisualTokens]:
-    """Decode, encode and project the plan's frames, chunk by chunk.
+def look(
+    video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock, most: int = CHUNK_FRAMES
+) -> tuple[View, VisualTokens]:
+    """Decode, encode and project the plan's frames, at most so many at once.
 
     Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
     """
     if plan.images is not None:
-        return _look_at_stills(video, plan, parts, clock)
+        return _look_at_stills(video, plan, parts, clock, most)
     with clock.stage("load"):
         encoder, strategy = parts.encoder(plan), parts.strategy(plan)
     hits, shown = cache.hits, list[tuple[str, float]]()
     features = encode_at(
         plan.timestamps_seconds,
         video.info.identity,
-        lambda times: clock.over("decode", video.frames(times, chunk_frames(video.info))),
+        lambda times: clock.over("decode", video.frames(times, min(most, chunk_frames(video.info)))),
         encoder,
         cache,
     )
@@ -79,12 +81,14 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
     return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits), tokens
 
 
-def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock) -> tuple[View, VisualTokens]:
+def _look_at_stills(
+    video: Video, plan: Plan, parts: Parts, clock: StageClock, most: int
+) -> tuple[View, VisualTokens]:
     with clock.stage("load"):
         parts.encoder(plan)
         parts.image_projector()
     with clock.stage("vision"):
-        stills = look_at_stills(video, plan, parts)
+        stills = look_at_stills(video, plan, parts, most)
     pairs = zip(stills.shown, stills.tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
     return View(view_key(video, plan), evidence, 0, 0), stills.tokens

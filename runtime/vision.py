@@ -21,7 +21,7 @@ from tam_edge.runtime.frames import FrameBatch, VideoInfo
 from tam_edge.runtime.manifest import EncoderSpec
 
 CHUNK_FRAMES = 8
-"""Most frames decoded and encoded at once; `peak_bytes` of an encoder is measured with this many."""
+"""Most frames decoded and encoded at once; engines are measured with as many, and with fewer."""
 CHUNK_BYTES = 24 * 1024**2
 """Most bytes of decoded frames at once, unless a single frame is larger."""
 
@@ -63,8 +63,9 @@ class FeatureCache:
     def __init__(self, capacity_bytes: int) -> None:
         self.hits = 0
         """Frames that were asked for and held."""
+        self.held_bytes = 0
+        """Bytes of the features that are held."""
         self._capacity_bytes = capacity_bytes
-        self._held_bytes = 0
         self._frames: OrderedDict[tuple[str, float, str], PatchFeatures] = OrderedDict()
 
     def get(self, identity: str, time_seconds: float, encoder: str) -> PatchFeatures | None:
@@ -81,14 +82,22 @@ class FeatureCache:
         if frame.values.nbytes > self._capacity_bytes or key in self._frames:
             return
         self._frames[key] = frame
-        self._held_bytes += frame.values.nbytes
-        while self._held_bytes > self._capacity_bytes:
-            self._held_bytes -= self._frames.popitem(last=False)[1].values.nbytes
+        self.held_bytes += frame.values.nbytes
+        self._drop_what_is_too_much()
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Hold no more than so many bytes from now on."""
+        self._capacity_bytes = capacity_bytes
+        self._drop_what_is_too_much()
 
     def forget(self, identity: str) -> None:
         """Drop everything about a video."""
         for key in [key for key in self._frames if key[0] == identity]:
-            self._held_bytes -= self._frames.pop(key).values.nbytes
+            self.held_bytes -= self._frames.pop(key).values.nbytes
+
+    def _drop_what_is_too_much(self) -> None:
+        while self.held_bytes > self._capacity_bytes:
+            self.held_bytes -= self._frames.popitem(last=False)[1].values.nbytes
 
 
 def preprocess(pixels: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float32]:
@@ -151,7 +160,7 @@ def encode_at(
     held = {time: frame for time in times if (frame := cache.get(identity, time, encoder.name)) is not None}
     missing = [time for time in times if time not in held]
     with closing(decode(missing)) as batches:
-        fresh = _single_frames(encode(batch, encoder) for batch in batches)
+        fresh = _single_frames(_encoded(batches, encoder))
         for time in times:
             frame = held.get(time) or next(fresh, None)
             if frame is None:
@@ -159,6 +168,13 @@ def encode_at(
                 continue
             cache.put(identity, time, frame)
             yield frame
+
+
+def _encoded(batches: Iterator[FrameBatch], encoder: Encoder) -> Iterator[PatchFeatures]:
+    for batch in batches:
+        features = encode(batch, encoder)
+        del batch  # or it would stay in memory while the next one is decoded
+        yield features
 
 
 def _single_frames(chunks: Iterable[PatchFeatures]) -> Iterator[PatchFeatures]:

@@ -39,7 +39,7 @@ from tam_edge.export.pretrained.weights import (
 )
 from tam_edge.export.projector import LineBreaks, projector_graph
 from tam_edge.export.vision import vision_graph
-from tam_edge.quant.peak import language_bytes
+from tam_edge.quant.peak import counted_language_figures
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError, UsageError
@@ -254,7 +254,7 @@ def _language(source: Source, folder: Path, precision: Precision) -> LanguageSpe
         **file.model_dump(),
         backend="gguf",
         precision=precision,
-        peak_bytes=language_bytes(file.size_bytes, config, config.context, exact=precision == "f32"),
+        **counted_language_figures(file.size_bytes, config, config.context, exact=precision == "f32"),
     )
     return LanguageSpec(
         engines=(engine,),

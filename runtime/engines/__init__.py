@@ -23,6 +23,10 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 """Where engines run: `auto` takes a GPU where the installed library has one."""
 
 
+Attention = Literal["plain", "flash", "q8_0"]
+"""How a language model attends, with ever less memory: all scores at once, block by block, or so over 8-bit cells."""
+
+
 class Engine(Protocol):
     """Arrays in, arrays out."""
 
@@ -78,7 +82,12 @@ class LanguageEngine(Protocol):
         """Tokens there is room for."""
         ...
 
-    def reserve(self, tokens: int, *, block: int = 1) -> None:
+    @property
+    def way(self) -> Attention | None:
+        """How it attends; None before `reserve`."""
+        ...
+
+    def reserve(self, tokens: int, *, block: int = 1, way: Attention | None = None) -> None:
         """Make room for `tokens`, and for `block` of them entered at once; what was held is dropped if it must grow."""
         ...
 
