@@ -16,6 +16,7 @@ from tam_edge.apps.plan import read_plans
 from tam_edge.apps.render import (
     explain_costs,
     explain_plan,
+    import_printing,
     not_done,
     print_json,
     print_notes,
@@ -124,6 +125,8 @@ def run(
     plans = read_plans(plan, len(questions)) if plan else [None] * len(questions)
     if report:
         check_writable(report, [*video, *([str(plan)] if plan else [])])
+    if explain:
+        import_printing()
     display = Display(as_json, stream, explain, len(questions) > 1, wishes.by_hand)
     with opt.load(model, memory, device, threads) as qa, opt.opened(qa, video, start, end) as clip:
         if not as_json:
@@ -134,6 +137,7 @@ def run(
         if as_json and not stream:
             _print_answers(answers)
         if report:
+            qa.close()  # the frames are decoded once more: not beside the engines
             pairs = zip(questions, answers, strict=True)
             entries = [
                 Entry(asked, answer, tuple(thumbnails(clip, answer.plan)), clip.info.notes) for asked, answer in pairs

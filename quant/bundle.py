@@ -85,9 +85,7 @@ def engine_spec(path: Path, name: str, backend: str, precision: str, figures: Ma
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     facts = {"file": name, "sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
-    return EngineSpec.model_validate(
-        {**facts, "backend": backend, "precision": precision[:200], **figures}
-    )
+    return EngineSpec.model_validate({**facts, "backend": backend, "precision": precision[:200], **figures})
 
 
 def fill(source: Bundle, folder: Path, manifest: Manifest) -> Bundle:

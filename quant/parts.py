@@ -167,6 +167,7 @@ def _projector_shapes(spec: ProjectorSpec, encoder: EncoderSpec) -> Inputs:
 
 
 def input_names(path: Path) -> tuple[str, ...]:
+    """Names of a graph's inputs, in its order."""
     engine = OnnxEngine(path, threads=1, device="cpu")
     engine.close()
     return engine.input_names

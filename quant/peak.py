@@ -4,8 +4,8 @@
 
 `peak_bytes` is one number with the engine's largest piece of work; `memory` (Linux only, where a process may reset its
 peak) tells apart what opening takes, what stays, the code of the library, and what each size of work adds. The library
-itself is loaded before the count starts; several engines share it. Every size is run twice where that is quick: buffers
-that the C library moved to its heap after the first run make the second one dearer.
+itself is loaded before the count starts; several engines share it. Every size is run three times where that is
+quick: a later run finds a heap that the first has broken up, and takes a little more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.models.config import LanguageConfig
-from tam_edge.runtime.budget import give_back, peak_resident_bytes, resident_bytes
-from tam_edge.runtime.engines import Attention
-from tam_edge.runtime.engines.llamacpp import CELLS_STEP, CHUNK_TOKENS, PLAIN_ATTENTION_BYTES, LlamaCppEngine, load_library
+from tam_edge.runtime.budget import give_back, peak_resident_bytes, resident_bytes, steady_heap
+from tam_edge.runtime.engines.llamacpp import (
+    CELLS_STEP,
+    CHUNK_TOKENS,
+    PLAIN_ATTENTION_BYTES,
+    LlamaCppEngine,
+    load_library,
+)
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.figures import MEASURED_THREADS, running_bytes
-from tam_edge.runtime.schema import EngineMemory, Sized
+from tam_edge.runtime.schema import Attention, EngineMemory, Sized
 
 Inputs = Mapping[str, tuple[str, tuple[int, ...]]]
 """Number format and shape of each input of a graph, for the most it runs at once."""
@@ -40,6 +46,7 @@ LLAMA_BYTES = 24 * 1024**2
 """What llama.cpp holds whatever the model."""
 QUICK_SECONDS = 5.0
 """A size that runs longer than this is run once."""
+RUNS = 3
 LARGE_FILE_BYTES = 2 << 30
 """A language model above this is measured with few cells only; the rest of the line follows."""
 WAYS: tuple[Attention, ...] = ("plain", "flash", "q8_0")
@@ -77,7 +84,7 @@ def counted_language_figures(file_bytes: int, config: LanguageConfig, context: i
         states = 4 * CHUNK_TOKENS * (3 * config.ffn_width + 8 * config.width) + 4 * CHUNK_TOKENS * cells
         return Sized(size=cells, bytes=states + (each_score * cells if way == "plain" else 0))
 
-    curves = {
+    curves: dict[str, tuple[Sized, ...]] = {
         way: (running(way, CELLS_STEP), running(way, most))
         for way, most in (("plain", most_plain), *((way, 0 if exact else context) for way in WAYS[1:]))
         if most > CELLS_STEP
@@ -107,6 +114,7 @@ def _in_a_child(task: dict[str, Any]) -> Figures:
 
 def _measure(task: dict[str, Any]) -> Figures:
     path = Path(task["path"])
+    steady_heap()  # as in the process that answers
     if task["backend"] == "onnx":
         import onnxruntime  # noqa: F401
 
@@ -119,14 +127,17 @@ def _graph(path: Path, inputs: Inputs, axis: int) -> Figures:
     whole = {name: _values(dtype, tuple(shape)) for name, (dtype, shape) in inputs.items()}
     most = next((shape[axis] for _, shape in inputs.values()), 1)
     sizes = sorted({max(1, most // part) for part in (8, 4, 2, 1)})
-    feeds = {size: {name: np.ascontiguousarray(all_.take(range(size), axis)) for name, all_ in whole.items()} for size in sizes}
+    feeds = {
+        size: {name: np.ascontiguousarray(all_.take(range(size), axis)) for name, all_ in whole.items()}
+        for size in sizes
+    }
     before, opening = _now(), _Peak()
     engine = OnnxEngine(path, threads=MEASURED_THREADS, device="cpu")
     opened = opening.bytes_above(before.resident_bytes) - (_now().file_bytes - before.file_bytes)
     engine.run(feeds[sizes[0]])
     give_back()
     idle = _now()
-    curve = tuple(Sized(size=size, bytes=_peak_of(lambda size=size: engine.run(feeds[size]))) for size in sizes)
+    curve = tuple(Sized(size=size, bytes=_peak_of(partial(engine.run, feeds[size]))) for size in sizes)
     return _figures(before, idle, _now(), max(0, opened), idle.own_bytes - before.own_bytes, {"run": curve}, {})
 
 
@@ -238,12 +249,12 @@ class _Peak:
 
 
 def _peak_of(work: Callable[[], object]) -> int:
-    """Growth of the resident set while `work` is done, twice if it is quick, with nothing kept from before."""
+    """Growth of the resident set while `work` is done, RUNS times if it is quick, with nothing kept from before."""
     give_back()
     before, peak = _now(), _Peak()
     start = time.perf_counter()
     work()
-    if time.perf_counter() - start < QUICK_SECONDS:
+    for _ in range(RUNS - 1 if time.perf_counter() - start < QUICK_SECONDS else 0):
         work()
     found = peak.bytes_above(before.resident_bytes)
     give_back()

@@ -1,12 +1,21 @@
-"""Measure the memory of every engine of a bundle again: one that was made before that was done, or on another machine."""
+"""Measure the memory of every engine of a bundle again: one that was made before that was done, or on another machine.
+
+    python -m tam_edge.quant.remeasure BUNDLE OUT
+
+OUT is a copy of BUNDLE, with new figures in its manifest.
+"""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tam_edge.quant.parts import input_names
 from tam_edge.quant.peak import Inputs, graph_figures, language_figures
-from tam_edge.runtime.bundle import Bundle
+from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
+from tam_edge.runtime.errors import TamEdgeError
 from tam_edge.runtime.manifest import EncoderSpec, Manifest, ProjectorSpec
 from tam_edge.runtime.schema import EngineSpec
 from tam_edge.runtime.vision import CHUNK_FRAMES
@@ -54,9 +63,7 @@ def remeasured(bundle: Bundle, progress: Callable[[str], None] = lambda _: None)
     return manifest.model_copy(update=changed)
 
 
-def _graph(
-    bundle: Bundle, spec: EngineSpec, inputs: Inputs, axis: int, progress: Callable[[str], None]
-) -> EngineSpec:
+def _graph(bundle: Bundle, spec: EngineSpec, inputs: Inputs, axis: int, progress: Callable[[str], None]) -> EngineSpec:
     if spec.backend != "onnx" or spec.built_for != "any":
         return spec
     progress(f"measuring the memory of {spec.file}")
@@ -68,3 +75,26 @@ def _language(bundle: Bundle, spec: EngineSpec, context: int, progress: Callable
         return spec
     progress(f"measuring the memory of {spec.file}")
     return spec.model_copy(update=language_figures(bundle.file(spec), context))
+
+
+def main(arguments: list[str]) -> int:
+    """Copy a bundle and measure the copy."""
+    if len(arguments) != 2:
+        print("usage: python -m tam_edge.quant.remeasure BUNDLE OUT", file=sys.stderr)
+        return 2
+    try:
+        bundle = load_bundle(arguments[0])
+        manifest = remeasured(bundle, lambda doing: print(doing, file=sys.stderr))
+        shutil.copytree(bundle.path, arguments[1])
+        Path(arguments[1], MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except FileExistsError:
+        print(f"{arguments[1]} is there already: name another folder", file=sys.stderr)
+        return 1
+    except TamEdgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """Fit a question under the memory ceiling: the plan, what is given up for it, or one refusal before any work. Pure.
 
-What is given up, in this order, each only where it lowers the predicted peak: frames at once; vision and language model
-open at the same time; the Inductor kept open; patch features kept for later; decoder threads; plain attention; cells for
-longer questions; 16-bit cells. None of these but the last changes an answer by more than rounding. Visual tokens go last
+What is given up, in this order, each only where it lowers the predicted peak: frames at once; vision and language
+model open at the same time; the Inductor kept open; patch features kept for later; decoder threads; plain attention;
+cells for longer questions; 16-bit cells. None of these but the last changes an answer by more than rounding. Visual tokens go last
 of all, once everything else is given up, and by as few as possible.
 
 The list of steps does not depend on the ceiling, only how far it is followed does: so more memory never gives fewer
@@ -21,6 +21,7 @@ from tam_edge.runtime.footprint import Case, Needs, Thrift, attention_of, stage_
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.plan import Plan, Rejection
+from tam_edge.runtime.schema import Attention
 from tam_edge.runtime.standing import Standing
 
 NAMED_SPARE_BYTES = 1 * MIB
@@ -59,7 +60,7 @@ class Admission:
     """What is looked at, with predictions and what was given up."""
     thrift: Thrift
     """How memory is saved."""
-    attention: str
+    attention: Attention
     """How the language model attends."""
 
 
@@ -90,19 +91,25 @@ def admit(
     """
     wanted = plan_within(None)
     case, allowed = case_of(wanted), setting.limit.limit_bytes
-    start = replace(start, chunk_frames=min(start.chunk_frames, case.frames) if case.images is None else start.chunk_frames)
+    start = replace(
+        start, chunk_frames=min(start.chunk_frames, case.frames) if case.images is None else start.chunk_frames
+    )
     last = _Step(start, ())
     for last in _steps(setting, case, start):
         if setting.peak(case, last.thrift) <= allowed:
             return _admission(setting, wanted, case, last)
     frugal, most = last.thrift, wanted.visual_tokens
-    within = _most_tokens(lambda tokens: setting.peak(_any_grid(case_of(plan_within(tokens))), frugal), least_tokens, most, allowed)
+    within = _most_tokens(
+        lambda tokens: setting.peak(_any_grid(case_of(plan_within(tokens))), frugal), least_tokens, most, allowed
+    )
     if within is None:
         smallest = case if least_tokens >= most else _any_grid(case_of(plan_within(least_tokens)))
         raise refusal(setting, smallest, frugal)
     plan = plan_within(within)
     need = setting.peak(case, frugal)
-    fewer = Rejection(f"{most:,} visual tokens", f"need {size_text(need)}; {plan.visual_tokens:,} fit into {_allowed(setting)}", need)
+    fewer = Rejection(
+        f"{most:,} visual tokens", f"need {size_text(need)}; {plan.visual_tokens:,} fit into {_allowed(setting)}", need
+    )
     return _admission(setting, plan, case_of(plan), _Step(frugal, (*last.given_up, fewer)))
 
 
@@ -128,7 +135,9 @@ def refusal(setting: Setting, case: Case, thrift: Thrift) -> MemoryLimitError:
     if setting.standing.peak_bytes >= stages[stage]:
         why = f"this process has held {size_text(setting.standing.peak_bytes)} already"
     smallest = math.ceil((needed + NAMED_SPARE_BYTES) / MIB)
-    message = f"{_allowed(setting)} of memory ({setting.limit.source}) is too little: {why}; allow at least {smallest}MiB"
+    message = (
+        f"{_allowed(setting)} of memory ({setting.limit.source}) is too little: {why}; allow at least {smallest}MiB"
+    )
     return MemoryLimitError(setting.limit.limit_bytes, smallest * MIB, message)
 
 
@@ -162,10 +171,20 @@ def _frugal(setting: Setting, case: Case, thrift: Thrift) -> Thrift:
 
 def _possible(setting: Setting, case: Case, thrift: Thrift) -> Iterator[tuple[str, str, Thrift]]:
     """What could be given up next: what, what there is instead, and the savings with it."""
-    frames, threads = thrift.chunk_frames, setting.standing.threads
+    yield from _possible_before_cells(setting, thrift)
     _, way = attention_of(setting.manifest, case, thrift)
-    _, less = attention_of(setting.manifest, case, replace(thrift, attention=thrift.attention + 1))
     further = replace(thrift, attention=thrift.attention + 1)
+    _, less = attention_of(setting.manifest, case, further)
+    if way == "plain" and less == "flash":
+        yield "plain attention", "block by block", further
+    if not thrift.no_spare_cells:
+        yield "cells for longer questions", "for this one only", replace(thrift, no_spare_cells=True)
+    if less == "q8_0" and way != less:
+        yield "16-bit key-value cells", "8 bits", further
+
+
+def _possible_before_cells(setting: Setting, thrift: Thrift) -> Iterator[tuple[str, str, Thrift]]:
+    frames, threads = thrift.chunk_frames, setting.standing.threads
     if frames > 1:
         half = frames // 2
         yield f"{frames} frames at once", f"{half} at a time", replace(thrift, chunk_frames=half)
@@ -179,12 +198,6 @@ def _possible(setting: Setting, case: Case, thrift: Thrift) -> Iterator[tuple[st
         yield kept, size_text(smaller) if smaller else "none", replace(thrift, features_bytes=smaller)
     if thrift.decoder_threads != 1 and threads > 1:
         yield f"{threads} decoder threads", "one", replace(thrift, decoder_threads=1)
-    if way == "plain" and less == "flash":
-        yield "plain attention", "block by block", further
-    if not thrift.no_spare_cells:
-        yield "cells for longer questions", "for this one only", replace(thrift, no_spare_cells=True)
-    if less == "q8_0" and way != less:
-        yield "16-bit key-value cells", "8 bits", further
 
 
 def _most_tokens(peak: Callable[[int], int], least: int, most: int, allowed: int) -> int | None:
@@ -211,4 +224,3 @@ def _admission(setting: Setting, plan: Plan, case: Case, step: _Step) -> Admissi
 
 def _allowed(setting: Setting) -> str:
     return size_text(setting.limit.limit_bytes)
-

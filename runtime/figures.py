@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tam_edge.runtime.schema import EngineMemory, EngineSpec, Sized
+from tam_edge.runtime.schema import Attention, EngineMemory, EngineSpec, Sized
 
 MEASURED_THREADS = 2
 """Threads of an engine while it was measured."""
@@ -28,14 +28,15 @@ def running_bytes(memory: EngineMemory, way: str, size: int) -> int:
     return _along(memory.running[way], size) if way in memory.running else 0
 
 
-def ways_to_attend(memory: EngineMemory, cells: int) -> tuple[str, ...]:
+def ways_to_attend(memory: EngineMemory, cells: int) -> tuple[Attention, ...]:
     """Ways a language model can run with so many cells, the one it takes by itself first, then ever smaller ones.
 
     Plain attention was measured for as many cells as it is taken for; one name alone where nothing was measured.
     """
     plain = memory.running.get("plain")
-    own = ["plain"] if plain is not None and cells <= plain[-1].size else []
-    return tuple(own + [way for way in ("flash", "q8_0") if way in memory.running]) or ("plain",)
+    own: tuple[Attention, ...] = ("plain",) if plain is not None and cells <= plain[-1].size else ()
+    smaller: tuple[Attention, ...] = ("flash", "q8_0")
+    return own + tuple(way for way in smaller if way in memory.running) or ("plain",)
 
 
 def threads_bytes(threads: int) -> int:

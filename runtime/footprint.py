@@ -3,8 +3,8 @@
 The resident set has its peak in one stage, so what is counted is what stands in memory then, stage by stage:
 
 * inductor: what the process holds, the Inductor, its activations for a question of the greatest length.
-* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted), the chunk as the encoder's
-  input, the encoder's and the projector's activations for that chunk, patch features kept for later, visual tokens.
+* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted), the chunk as the
+  encoder's input, the encoder's and the projector's activations for that chunk, patch features kept for later, visual tokens.
 * language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x bytes
   x cells), llama.cpp's buffers for that many cells. Still images are in "vision" too.
 
@@ -23,7 +23,7 @@ from tam_edge.runtime.figures import code_bytes, memory_of, running_bytes, threa
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.language import room_for
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import Attention, EngineSpec
 from tam_edge.runtime.standing import Standing
 from tam_edge.runtime.tiles import Way, layout_of
 from tam_edge.runtime.vision import CHUNK_FRAMES
@@ -37,7 +37,7 @@ CONVERTED_FRAMES = 3
 RESIZING_BYTES = 7
 """Per pixel, while a frame is resized: the same without bars, and Pillow's copy of four bytes."""
 GPU_CONTEXT_BYTES = 512 * MIB
-"""What CUDA and its libraries hold on device and host before the first engine; not measured, taken from NVIDIA's forums."""
+"""What CUDA and its libraries hold on device and host before the first engine. An assumption: not measured yet."""
 
 Needs = dict[str, dict[str, int]]
 """Of each stage what is in memory at its peak, by name; "spare" is the safety."""
@@ -97,7 +97,7 @@ def stage_bytes(needs: Needs) -> dict[str, int]:
     return {stage: sum(parts.values()) for stage, parts in needs.items()}
 
 
-def attention_of(manifest: Manifest, case: Case, thrift: Thrift) -> tuple[int, str]:
+def attention_of(manifest: Manifest, case: Case, thrift: Thrift) -> tuple[int, Attention]:
     """Key-value cells that are reserved, and how the language model attends to them."""
     prefix = case.before_tokens + case.visual_tokens
     cells = cells_for(room_for(manifest, prefix, case.room_tokens, spare=not thrift.no_spare_cells))

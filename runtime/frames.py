@@ -130,8 +130,8 @@ class OpenedVideo(ABC):
             raise UsageError(f"a chunk needs at least 1 frame, not {chunk_frames}")
         return _in_batches(self.pictures(times), len(times), chunk_frames)
 
-    def decode_with(self, threads: int) -> None:
-        """Use no more than so many threads from the next call of `frames` on; what is no file needs none."""
+    def decode_with(self, threads: int) -> None:  # noqa: B027 - what is no file has no decoder
+        """Use no more than so many threads from the next call of `frames` on."""
 
     def close(self) -> None:
         """Refuse further use; what `frames` opened it has closed already, also when it was left half-way."""

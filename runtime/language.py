@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.bundle import Bundle
-from tam_edge.runtime.engines import Attention, LanguageEngine
+from tam_edge.runtime.engines import LanguageEngine
 from tam_edge.runtime.errors import BundleError, UsageError
 from tam_edge.runtime.figures import running_bytes
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.schema import EngineMemory
+from tam_edge.runtime.schema import Attention, EngineMemory
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -1,8 +1,8 @@
 """What a video decoder holds in memory: the pictures its codec may refer back to, and the container's index. Pure.
 
 H.264 and H.265 say in their level how many pictures of a size a decoder must be able to keep (H.264 table A-1, H.265
-A.4.2); encoders choose the lowest level that does. Beside these a decoder holds what it works on, what waits to be shown,
-and tables per block: counted in pictures too, measured with FFmpeg 7 and 8.
+A.4.2); encoders choose the lowest level that does. Beside these a decoder holds what it works on, what waits to be
+shown, and tables per block: counted in pictures too, as measured with FFmpeg's decoders.
 """
 
 from __future__ import annotations

@@ -38,6 +38,10 @@ class FileSpec(Entry):
     """Size of the file in bytes."""
 
 
+Attention = Literal["plain", "flash", "q8_0"]
+"""How a language model attends, with ever less memory: all scores at once, block by block, or so over 8-bit cells."""
+
+
 class Sized(Entry):
     """One point of a measurement."""
 

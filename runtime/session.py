@@ -17,6 +17,7 @@ from tam_edge.runtime.budget import (
     parse_size,
     peak_resident_bytes,
     resident_bytes,
+    steady_heap,
 )
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
@@ -116,6 +117,7 @@ class VideoQA:
             raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads cannot work: ask for at least 1")
+        steady_heap()
         profile = probe_device()
         checked = load_bundle(default_bundle_path() if bundle is None else bundle)
         parts = Parts(checked, threads=threads or profile.cpu_count, device=device)

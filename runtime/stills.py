@@ -118,9 +118,7 @@ def _projected(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, chunk_fram
     return np.concatenate(list(_chunks(pictures, plan, parts, chunk_frames)))
 
 
-def _chunks(
-    pictures: NDArray[np.uint8], plan: Plan, parts: Parts, chunk_frames: int
-) -> Iterator[NDArray[np.float32]]:
+def _chunks(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, chunk_frames: int) -> Iterator[NDArray[np.float32]]:
     encoder, projector = parts.encoder(plan), parts.image_projector()
     for start in range(0, len(pictures), chunk_frames):
         some = pictures[start : start + chunk_frames]

@@ -81,9 +81,7 @@ def look(
     return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits), tokens
 
 
-def _look_at_stills(
-    video: Video, plan: Plan, parts: Parts, clock: StageClock, most: int
-) -> tuple[View, VisualTokens]:
+def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock, most: int) -> tuple[View, VisualTokens]:
     with clock.stage("load"):
         parts.encoder(plan)
         parts.image_projector()

@@ -15,6 +15,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,11 @@ def summary(runs: Sequence[tuple[Run, Run | None]]) -> dict[str, float | int]:
     above = sorted(
         _error(one.predicted_bytes - one.imported_bytes, one.peak_bytes - one.imported_bytes) for one in answered
     )
-    limited = [one for one in answered if any("visual tokens" in r["what"] and r["needed_bytes"] for r in one.plan["rejections"])]
+    limited = [
+        one
+        for one in answered
+        if any("visual tokens" in r["what"] and r["needed_bytes"] for r in one.plan["rejections"])
+    ]
     return {
         "runs": len(runs),
         "answered": len(answered),
@@ -138,7 +143,10 @@ def summary(runs: Sequence[tuple[Run, Run | None]]) -> dict[str, float | int]:
 
 def describe(one: Run) -> str:
     """One line about a run."""
-    name, sizes = Path(one.video).name, [size / MIB for size in (one.ceiling_bytes, one.peak_bytes, one.predicted_bytes)]
+    name, sizes = (
+        Path(one.video).name,
+        [size / MIB for size in (one.ceiling_bytes, one.peak_bytes, one.predicted_bytes)],
+    )
     text = f"{name:28} ceiling {sizes[0]:7.1f} peak {sizes[1]:6.1f} predicted {sizes[2]:6.1f}"
     if one.answer is None:
         return f"{text} {'KILLED' if one.killed else one.error[:330]}"
@@ -146,6 +154,24 @@ def describe(one: Run) -> str:
     given = ", ".join(r["what"] for r in one.plan["rejections"] if r["needed_bytes"])
     text += f" imports {one.imported_bytes / MIB:.1f} tokens {one.plan['visual_tokens']} [{stages}] given up: {given}"
     return f"{text} BREACH" if one.breached else text
+
+
+def make_videos(folder: Path) -> list[str]:
+    """Short clips of several sizes, codecs and numbers of pictures that their decoder holds."""
+    from make_clips import steady, write_clip
+
+    quick = {"preset": "ultrafast"}
+    clips = (
+        ("small.mp4", "libx264", (320, 240), 60, quick),
+        ("refs.mkv", "libx264", (640, 360), 40, {"preset": "superfast", "refs": "6", "bf": "3"}),
+        ("hd.mp4", "libx265", (1280, 720), 16, quick),
+        ("full-hd.mp4", "libx264", (1920, 1080), 16, {"preset": "superfast", "refs": "4", "bf": "2"}),
+        ("vp9.webm", "libvpx-vp9", (640, 360), 16, {"deadline": "realtime", "cpu-used": "8"}),
+    )
+    return [
+        str(write_clip(folder / name, steady(frames, every_ms=250), codec, size_px=size, options=options))
+        for name, codec, size, frames, options in clips
+    ]
 
 
 def _error(predicted: int, measured: int) -> float:
@@ -195,16 +221,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("videos", nargs="+")
+    parser.add_argument("videos", nargs="*", help="default: clips made for this, up to Full HD")
     wishes = parser.parse_args()
     options = {"--model": wishes.bundle, "--frames": wishes.frames, "--threads": wishes.threads}
     arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     done = []
-    for first, second in random_runs(wishes.runs, wishes.videos, wishes.seed, *arguments):
-        done.append((first, second))
-        print(describe(first), flush=True)
-        if second is not None:
-            print(f"  named: {describe(second)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = wishes.videos or make_videos(Path(folder))
+        for first, second in random_runs(wishes.runs, videos, wishes.seed, *arguments):
+            done.append((first, second))
+            print(describe(first), flush=True)
+            if second is not None:
+                print(f"  named: {describe(second)}", flush=True)
     facts = summary(done)
     print(json.dumps(facts, indent=2))
     return int(bool(facts["breaches"] or facts["named_ceiling_failed"] or facts["other_failures"]))

@@ -77,7 +77,9 @@ def test_more_memory_never_gives_fewer_tokens_or_a_smaller_chunk(manifest, low, 
         except MemoryLimitError:
             assert not found, f"{limit} MiB are refused, {low} MiB are not"
     for one in found:
-        assert max(one.plan.predicted_bytes.values()) <= (low if len(found) == 2 and one is found[0] else low + more) * MIB
+        assert (
+            max(one.plan.predicted_bytes.values()) <= (low if len(found) == 2 and one is found[0] else low + more) * MIB
+        )
     if len(found) == 2:
         poor, rich = found
         assert poor.plan.visual_tokens <= rich.plan.visual_tokens
@@ -148,7 +150,8 @@ def test_a_given_plan_is_kept_or_refused(manifest):
 
 def test_gpu_memory_counts_too(manifest):
     host, gpu = (
-        admission(manifest, 10_000, held=Standing(100 * MIB, threads=2, gpu=on)).plan.predicted_bytes for on in (False, True)
+        admission(manifest, 10_000, held=Standing(100 * MIB, threads=2, gpu=on)).plan.predicted_bytes
+        for on in (False, True)
     )
     assert all(gpu[stage] > host[stage] + 400 * MIB for stage in host)
 
@@ -160,7 +163,9 @@ def test_gpu_memory_counts_too(manifest):
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     small = write_clip(folder / "small.mp4", steady(40, every_ms=250), size_px=(320, 240))
-    large = write_clip(folder / "large.mp4", steady(8, every_ms=500), size_px=(1280, 720), options={"preset": "ultrafast"})
+    large = write_clip(
+        folder / "large.mp4", steady(8, every_ms=500), size_px=(1280, 720), options={"preset": "ultrafast"}
+    )
     return str(small), str(large)
 
 
@@ -189,7 +194,8 @@ import json
 from tam_edge.runtime import VideoQA
 from tam_edge.runtime.budget import peak_resident_bytes
 with VideoQA.load(memory="165MiB", threads=2) as qa:
-    answers = [qa.ask(qa.open(clip), asked) for clip in {clips[:1]!r} * 2 for asked in ("how many people?", "summarize")]
+    asked = ("how many people?", "summarize") * 2
+    answers = [qa.ask(qa.open({clips[0]!r}), question) for question in asked]
     print(json.dumps([peak_resident_bytes(), [a.plan.rejections != () for a in answers]]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,6 +15,7 @@ from tam_edge.runtime.standing import Standing
 
 MIB = 1 << 20
 HELD = Standing(100 * MIB, threads=2)
+LOOK, ALL = Case(visual_tokens=160, frames=10, grid=4), Thrift()
 
 
 def curve(*points):
@@ -55,7 +56,7 @@ def info(width=640, height=360, pictures=6):
     return VideoInfo("v", "video", 10.0, 250, width, height, 25.0, "h264", "id", decoder=decoder)
 
 
-def needs_of(manifest, case=Case(visual_tokens=160, frames=10, grid=4), thrift=Thrift(), held=HELD, video=None):
+def needs_of(manifest, case=LOOK, thrift=ALL, held=HELD, video=None):
     return stage_needs(manifest, held, video or info(), case, thrift)
 
 

@@ -35,6 +35,7 @@ from tam_edge.runtime.footprint import Case, Thrift, stage_needs
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import check_plan
+from tam_edge.runtime.standing import Standing
 from tam_edge.runtime.tiles import best_resolution, tile_layout
 from tam_edge.runtime.tokenizer import encode_plain, encode_template
 from tam_edge.runtime.view import look

@@ -17,14 +17,10 @@ from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.plan import Rejection
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import Attention, EngineSpec
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 """Where engines run: `auto` takes a GPU where the installed library has one."""
-
-
-Attention = Literal["plain", "flash", "q8_0"]
-"""How a language model attends, with ever less memory: all scores at once, block by block, or so over 8-bit cells."""
 
 
 class Engine(Protocol):

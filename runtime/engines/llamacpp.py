@@ -23,7 +23,8 @@ from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.natives import import_native
 
 if TYPE_CHECKING:
-    from tam_edge.runtime.engines import Attention, DeviceName
+    from tam_edge.runtime.engines import DeviceName
+    from tam_edge.runtime.schema import Attention
 
 CHUNK_TOKENS = 256  # entered per call: small enough that Ctrl-C is heard soon and the compute buffer stays small
 CELLS_STEP = 256  # llama.cpp rounds the number of key-value cells up to this
@@ -106,7 +107,9 @@ class LlamaCppEngine:
         llama = self._llama
         head = llama.llama_model_n_embd(self._model) // llama.llama_model_n_head(self._model)
         architecture = self._meta(b"general.architecture")
-        widths = [int(self._meta(architecture + b".attention." + part) or head) for part in (b"key_length", b"value_length")]
+        widths = [
+            int(self._meta(architecture + b".attention." + part) or head) for part in (b"key_length", b"value_length")
+        ]
         values = llama.llama_model_n_head_kv(self._model) * sum(widths)
         if way == "q8_0" and (self._exact or any(width % Q8_BLOCK for width in widths)):
             raise EngineError(f"{self._name}: 8-bit cells are not for this model")
