@@ -2,8 +2,8 @@
 
 What is given up, in this order, each only where it lowers the predicted peak: frames at once; vision and language
 model open at the same time; the Inductor kept open; patch features kept for later; decoder threads; plain attention;
-cells for longer questions; 16-bit cells. None of these but the last changes an answer by more than rounding. Visual tokens go last
-of all, once everything else is given up, and by as few as possible.
+cells for longer questions; 16-bit cells. None of these but the last changes an answer by more than rounding. Visual
+tokens go last of all, once everything else is given up, and by as few as possible.
 
 The list of steps does not depend on the ceiling, only how far it is followed does: so more memory never gives fewer
 tokens or a smaller chunk.

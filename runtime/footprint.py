@@ -4,9 +4,10 @@ The resident set has its peak in one stage, so what is counted is what stands in
 
 * inductor: what the process holds, the Inductor, its activations for a question of the greatest length.
 * vision: decoder and index, frames as RGB (a chunk, and three more while one is converted), the chunk as the
-  encoder's input, the encoder's and the projector's activations for that chunk, patch features kept for later, visual tokens.
-* language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x bytes
-  x cells), llama.cpp's buffers for that many cells. Still images are in "vision" too.
+  encoder's input, the encoder's and the projector's activations for that chunk, patch features kept for later, visual
+  tokens. Still images are here too.
+* language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x
+  bytes x cells), llama.cpp's buffers for that many cells.
 
 What an engine holds and how its activations grow with the chunk was measured when the bundle was made (figures.py).
 Added to what is yet to come are 5% and 2 MiB: the C library keeps some of what is freed, and pages are whole.
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tam_edge.runtime.budget import MIB
+from tam_edge.runtime.engines import choose_engine
 from tam_edge.runtime.engines.llamacpp import cells_for
 from tam_edge.runtime.figures import code_bytes, memory_of, running_bytes, threads_bytes, ways_to_attend
 from tam_edge.runtime.frames import VideoInfo
@@ -84,7 +86,10 @@ class Thrift:
 
 
 def stage_needs(manifest: Manifest, standing: Standing, info: VideoInfo | None, case: Case, thrift: Thrift) -> Needs:
-    """What each stage of an answer holds at its peak; `info` None: no video is decoded."""
+    """What each stage of an answer holds at its peak; `info` None: no video is decoded.
+
+    Raises: EngineError if no engine of a role fits this device.
+    """
     stages = {"inductor": dict(_inductor(manifest, standing))}
     if not case.seen:
         stages["vision"] = dict(_vision(manifest, standing, info, case, thrift))
@@ -101,7 +106,7 @@ def attention_of(manifest: Manifest, case: Case, thrift: Thrift) -> tuple[int, A
     """Key-value cells that are reserved, and how the language model attends to them."""
     prefix = case.before_tokens + case.visual_tokens
     cells = cells_for(room_for(manifest, prefix, case.room_tokens, spare=not thrift.no_spare_cells))
-    ways = ways_to_attend(memory_of(manifest.language.engines[0]), cells)
+    ways = ways_to_attend(memory_of(_language_engine(manifest)), cells)
     return cells, ways[min(thrift.attention, len(ways) - 1)]
 
 
@@ -118,14 +123,15 @@ def _with_process(parts: dict[str, int], standing: Standing) -> dict[str, int]:
 
 
 def _inductor(manifest: Manifest, standing: Standing) -> Iterator[tuple[str, int]]:
-    memory = memory_of(manifest.inductor.engines[0])
+    spec = _inductor_engine(manifest)
+    memory = memory_of(spec)
     opened = memory.open_bytes + threads_bytes(standing.threads)
     running = running_bytes(memory, "run", manifest.inductor.max_tokens)
     yield from standing.open_bytes.items()
     if "inductor" in standing.open_bytes:  # it has run: what it took while it did is past
         return
     yield "inductor", max(memory.opening_bytes, opened + running)
-    yield "code", _code(standing, manifest.inductor.engines[0])
+    yield "code", _code(standing, spec)
 
 
 def _vision(
@@ -153,7 +159,7 @@ def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk:
         together, crops = 1, _crops(manifest, info, case)
         chunk = min(chunk, crops)
     input_bytes = chunk * 3 * encoder.image_px**2 * 4
-    encoding = input_bytes + running_bytes(memory_of(encoder.engines[0]), "run", chunk)
+    encoding = input_bytes + running_bytes(memory_of(_encoders(manifest)[0]), "run", chunk)
     projecting = max((running_bytes(memory_of(spec), "run", 1) for spec in _projectors(manifest, case)), default=0)
     tokens = encoder.grid_side**2 * manifest.language.embedding_width * 4
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
@@ -170,7 +176,7 @@ def _crops(manifest: Manifest, info: VideoInfo, case: Case) -> int:
 
 
 def _language(manifest: Manifest, standing: Standing, case: Case, thrift: Thrift) -> Iterator[tuple[str, int]]:
-    spec = manifest.language.engines[0]
+    spec = _language_engine(manifest)
     memory = memory_of(spec)
     if case.seen:
         yield from standing.open_bytes.items()
@@ -189,18 +195,17 @@ def _language(manifest: Manifest, standing: Standing, case: Case, thrift: Thrift
 
 
 def _vision_engines(manifest: Manifest, case: Case) -> list[EngineSpec]:
-    encoders = [manifest.encoders[name].engines[0] for name in manifest.strategies[0].encoders]
-    return encoders + _projectors(manifest, case)
+    return _encoders(manifest) + _projectors(manifest, case)
 
 
 def _inductor_open(manifest: Manifest, standing: Standing) -> int:
-    memory = memory_of(manifest.inductor.engines[0])
+    memory = memory_of(_inductor_engine(manifest))
     return standing.open_bytes.get("inductor", memory.open_bytes + threads_bytes(standing.threads))
 
 
 def _vision_open(manifest: Manifest, standing: Standing, case: Case) -> int:
     """Encoders and one projector; those of other grids may be open from earlier questions."""
-    memories = [memory_of(manifest.encoders[name].engines[0]) for name in manifest.strategies[0].encoders]
+    memories = [memory_of(spec) for spec in _encoders(manifest)]
     projectors = [memory_of(spec) for spec in _projectors(manifest, case)]
     dearest = max(projectors, key=lambda memory: memory.opening_bytes, default=None)
     opened = sum(memory.open_bytes + threads_bytes(standing.threads) for memory in memories)
@@ -210,9 +215,32 @@ def _vision_open(manifest: Manifest, standing: Standing, case: Case) -> int:
 
 def _projectors(manifest: Manifest, case: Case) -> list[EngineSpec]:
     if case.images is not None and manifest.images is not None:
-        return [manifest.images.projector[0]]
+        return [_fitting("images.projector", manifest.images.projector)]
     grids = manifest.projectors if case.grid is None else [case.grid]
-    return [manifest.projectors[grid].engines[0] for grid in grids if grid in manifest.projectors]
+    known = {grid: manifest.projectors[grid].engines for grid in grids if grid in manifest.projectors}
+    return [_fitting(f"projectors.{grid}.engines", engines) for grid, engines in known.items()]
+
+
+def _encoders(manifest: Manifest) -> list[EngineSpec]:
+    """Engines of the encoders that the first strategy names."""
+    return [
+        _fitting(f"encoders.{name}.engines", manifest.encoders[name].engines)
+        for name in manifest.strategies[0].encoders
+    ]
+
+
+def _inductor_engine(manifest: Manifest) -> EngineSpec:
+    """The Inductor's engine that is opened here."""
+    return _fitting("inductor.engines", manifest.inductor.engines)
+
+
+def _language_engine(manifest: Manifest) -> EngineSpec:
+    """The language model's engine that is opened here."""
+    return _fitting("language.engines", manifest.language.engines)
+
+
+def _fitting(field: str, specs: tuple[EngineSpec, ...]) -> EngineSpec:
+    return choose_engine(field, specs).spec
 
 
 def _features(manifest: Manifest, standing: Standing, case: Case, thrift: Thrift) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tam_edge.runtime.budget import MIB
 from tam_edge.runtime.bundle import Bundle
-from tam_edge.runtime.engines import DeviceName, Engine, choose_engine, open_engine, open_language_engine
+from tam_edge.runtime.engines import DeviceName, Engine, choose_engine, gpu_possible, open_engine, open_language_engine
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.figures import code_bytes, memory_of, threads_bytes
 from tam_edge.runtime.inductor import Inductor
@@ -119,8 +119,8 @@ class Parts:
 
     @property
     def may_use_gpu(self) -> bool:
-        """Whether engines may run on a GPU: by name, or because one did."""
-        return self.on_gpu or self._device == "cuda"
+        """Whether engines run on a GPU, or will as far as the libraries tell that are imported already."""
+        return self.on_gpu or gpu_possible(self._device)
 
     def open_bytes(self) -> dict[str, int]:
         """What closing each stage with open engines gives back, as far as their measurements tell."""

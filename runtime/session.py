@@ -365,8 +365,7 @@ class VideoQA:
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""
         self._features.resize(thrift.features_bytes)
-        if thrift.decoder_threads is not None:
-            video.decode_with(thrift.decoder_threads)
+        video.decode_with(thrift.decoder_threads or self._parts.threads)
         if thrift.close_inductor:
             self._parts.close_stage("inductor")
         if thrift.in_turn:

@@ -7,6 +7,7 @@ imported before one of its files is opened.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,17 @@ def open_language_engine(path: Path, spec: EngineSpec, threads: int, device: Dev
     from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
 
     return LlamaCppEngine(path, threads=threads, device=device)
+
+
+def gpu_possible(device: DeviceName) -> bool:
+    """Whether an engine may come to lie on a GPU; libraries that are not imported are not asked."""
+    if device != "auto":
+        return device == "cuda"
+    onnxruntime, llama_cpp = sys.modules.get("onnxruntime"), sys.modules.get("llama_cpp")
+    return bool(
+        (onnxruntime and "CUDAExecutionProvider" in onnxruntime.get_available_providers())
+        or (llama_cpp and llama_cpp.llama_supports_gpu_offload())
+    )
 
 
 def _refusal(spec: EngineSpec) -> str | None:
