@@ -119,7 +119,7 @@ def check_least(setting: Setting, case: Case, start: Thrift) -> None:
     Raises:
         MemoryLimitError: names the smallest ceiling that would do, and why.
     """
-    frugal = _frugal(setting, case, start)
+    frugal = _frugal(setting, case, _Step(start, ())).thrift
     if setting.peak(case, frugal) > setting.limit.limit_bytes:
         raise refusal(setting, case, frugal)
 
@@ -156,17 +156,18 @@ def _steps(setting: Setting, case: Case, start: Thrift) -> Iterator[_Step]:
                 peak = lower
                 break
         else:
-            frugal = _frugal(setting, case, step.thrift)
-            if frugal != step.thrift:
-                yield _Step(frugal, step.given_up)
+            yield _frugal(setting, case, step)
             return
 
 
-def _frugal(setting: Setting, case: Case, thrift: Thrift) -> Thrift:
-    """Everything given up that can be."""
-    while (following := next((thrift for _, _, thrift in _possible(setting, case, thrift)), None)) is not None:
-        thrift = following
-    return thrift
+def _frugal(setting: Setting, case: Case, step: _Step) -> _Step:
+    """Everything given up that can be: visual tokens come after it."""
+    peak = setting.peak(case, step.thrift)
+    while (following := next(_possible(setting, case, step.thrift), None)) is not None:
+        what, instead, thrift = following
+        reason = f"before visual tokens are: {instead}"
+        step = _Step(thrift, (*step.given_up, Rejection(what, reason, peak)))
+    return step
 
 
 def _possible(setting: Setting, case: Case, thrift: Thrift) -> Iterator[tuple[str, str, Thrift]]:

@@ -35,7 +35,10 @@ def with_memory(manifest):
     )
     for grid, projector in manifest["projectors"].items():
         projector["engines"][0]["memory"] = measured(int(grid), {"run": curve((1, int(grid) * MIB))})
-    ways = {"plain": curve((256, 7 * MIB), (1024, 22 * MIB)), "flash": curve((256, 6 * MIB), (1024, 8 * MIB))}
+    ways = {
+        "plain": curve((256, 7 * MIB), (1024, 22 * MIB), (4096, 82 * MIB)),
+        "flash": curve((256, 6 * MIB), (1024, 8 * MIB)),
+    }
     ways["q8_0"] = curve((256, 6 * MIB), (1024, 8 * MIB))
     cells = {"plain": 20_000, "flash": 20_000, "q8_0": 10_000}
     manifest["language"]["engines"][0]["memory"] = measured(10, ways, 4, cells)
@@ -144,8 +147,8 @@ def test_more_at_once_never_takes_less(one, other):
 
 def test_plain_attention_ends_where_it_was_measured_last(manifest, unmeasured):
     memory = memory_of(manifest.language.engines[0])
-    assert ways_to_attend(memory, 1024) == ("plain", "flash", "q8_0")
-    assert ways_to_attend(memory, 1280) == ("flash", "q8_0")
+    assert ways_to_attend(memory, 4096) == ("plain", "flash", "q8_0")
+    assert ways_to_attend(memory, 4352) == ("flash", "q8_0")
     assert ways_to_attend(memory_of(unmeasured.language.engines[0]), 256) == ("plain",)
 
 
