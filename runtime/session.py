@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
+from tam_edge.runtime.admission import Asked, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
 from tam_edge.runtime.budget import (
     MIB,
@@ -16,30 +16,25 @@ from tam_edge.runtime.budget import (
     give_back,
     parse_size,
     peak_resident_bytes,
-    resident_bytes,
     steady_heap,
 )
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
-from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
+from tam_edge.runtime.ceiling import Admission
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.footprint import Case, Thrift
+from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.language import GenerationOptions
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
+from tam_edge.runtime.plan import Limits, Plan
 from tam_edge.runtime.prompt import Prompt, build_prompt, check_room
-from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
-from tam_edge.runtime.video import Source, Video, VideoInfo, open_video
+from tam_edge.runtime.video import Source, Video, open_video
 from tam_edge.runtime.view import View, look, view_key
-from tam_edge.runtime.vision import FeatureCache, chunk_frames
+from tam_edge.runtime.vision import FeatureCache
 
 FEATURE_CACHE_BYTES = 64 * MIB
 """Most patch features kept for later questions; fewer where the memory ceiling is low."""
-
-OPENING_BYTES = LIBRARY_BYTES["av"] + 16 * MIB
-"""What importing the decoders and looking at a video's first frame takes."""
 
 
 class AnswerStream(Iterator[str]):
@@ -95,8 +90,7 @@ class VideoQA:
         self._features = FeatureCache(FEATURE_CACHE_BYTES)
         self._view: View | None = None  # what the language model's visual prefix shows
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
-        if resident_bytes() + OPENING_BYTES > limit.limit_bytes:  # else a video is opened first: its needs count too
-            check_least(self._setting(None), self._least_case(), Thrift())
+        check_start(parts, limit)
 
     @classmethod
     def load(
@@ -299,68 +293,17 @@ class VideoQA:
         wishes: Limits,
         clock: StageClock,
     ) -> Admission:
-        """Check that the question fits before anything is opened, classify it, and fit its plan under the ceiling."""
-        manifest, info = self.bundle.manifest, video.info
-        least = manifest.least_visual_tokens
-
-        def case_of(plan: Plan) -> Case:
-            prompt = self._prompt(plan, question)
-            return Case(
-                visual_tokens=plan.visual_tokens,
-                frames=plan.frames,
-                grid=plan.grid,
-                images=plan.images,
-                before_tokens=len(prompt.before) + (prompt.images - 1) * len(prompt.between),
-                room_tokens=len(prompt.after) + options.max_tokens,
-                seen=self._held_view(video, plan, question, options) is not None,
-            )
-
-        if given is not None:
-            check_plan(given, info, manifest)
-        start = Thrift(chunk_frames=chunk_frames(info), features_bytes=FEATURE_CACHE_BYTES)
-        with clock.stage("load"):
-            self._import(info, start)
-            if given is not None:
-                fixed = given
-                return admit(self._setting(info), lambda _: fixed, case_of, given.visual_tokens, start)
-            unknown = TaskEstimate(question, manifest.routing.tasks[0].name, 0.0, {})
-            smallest = case_of(make_plan(unknown, info, manifest, replace(wishes, visual_tokens=least)))
-            check_least(self._setting(info), smallest, start)
-            inductor = self._parts.inductor()
-        with clock.stage("inductor"):
-            [estimate] = inductor.classify([question])
-
-        def plan_within(tokens: int | None) -> Plan:
-            return make_plan(estimate, info, manifest, replace(wishes, visual_tokens=tokens))
-
-        return admit(self._setting(info), plan_within, case_of, least, start)
-
-    def _import(self, info: VideoInfo, start: Thrift) -> None:
-        """Import what answering needs, if the ceiling has room for that; what it takes is known from then on.
-
-        Raises: MemoryLimitError if there is no room.
-        """
-        if self._setting(info).standing.imported_bytes > self.limit.limit_bytes:
-            check_least(self._setting(info), self._least_case(), start)
-        import_libraries()
-        self._parts.load_tokenizers()
-
-    def _least_case(self) -> Case:
-        """The smallest plan about anything, before its text is known."""
-        language = self.bundle.manifest.language
-        return Case(visual_tokens=self.bundle.manifest.least_visual_tokens, room_tokens=language.max_output_tokens)
-
-    def _setting(self, info: VideoInfo | None) -> Setting:
-        parts = self._parts
-        standing = held_now(
-            parts.open_bytes(),
-            parts.code_bytes(),
-            self._features.held_bytes,
-            parts.tokenizers_bytes(),
-            parts.threads,
-            parts.may_use_gpu,
+        asked = Asked(
+            info=video.info,
+            question=question,
+            max_tokens=options.max_tokens,
+            given=given,
+            wishes=wishes,
+            prompt_of=lambda plan: self._prompt(plan, question),
+            seen=lambda plan: self._held_view(video, plan, question, options) is not None,
+            kept_features_bytes=FEATURE_CACHE_BYTES,
         )
-        return Setting(self.bundle.manifest, standing, info, self.limit)
+        return admitted(asked, self._parts, self._features.held_bytes, self.limit, clock)
 
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""

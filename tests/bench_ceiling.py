@@ -194,17 +194,17 @@ def _child(arguments: Sequence[str]) -> int:
     """`tam-edge ARGUMENTS` with two facts about this process as the last line of stderr."""
     from tam_edge.apps.cli import run as command_line
     from tam_edge.apps.interrupt import Interrupt
-    from tam_edge.runtime import session
+    from tam_edge.runtime import admission
     from tam_edge.runtime.budget import resident_bytes
 
     imported = [0]
-    importing = session.import_libraries
+    importing = admission.import_libraries
 
     def noted() -> None:
         importing()
         imported[0] = resident_bytes()
 
-    session.import_libraries = noted
+    admission.import_libraries = noted
     code = command_line(arguments, Interrupt())
     facts = {"peak_bytes": _peak_of(os.getpid()), "imported_bytes": imported[0]}
     print(json.dumps(facts), file=sys.stderr)
