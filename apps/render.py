@@ -73,7 +73,7 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     rows += [("Not done", line) for line in not_done(plan.rejections)]
     if plan.predicted_bytes:
         needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
-        rows += [("Memory", f"predicted for the process in each stage: {needs}")]
+        rows += [("Memory", f"predicted peaks: {needs}")]
     if plan.predicted_ms is not None:
         rows += [("Time", f"predicted: first token after {milliseconds_text(plan.predicted_ms)}")]
     _print_rows(rows, file)
