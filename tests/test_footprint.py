@@ -1,17 +1,22 @@
 """What every stage of an answer holds is known before it is opened, and is not less than it turns out to be."""
 
+from contextlib import closing
+
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_clips import steady, write_clip
 from tiny_bundle import EMBEDDING, IMAGE_PX, LADDER, SIDE, WIDTH, make_tiny_bundle
 
 from tam_edge.runtime.bundle import load_bundle
 from tam_edge.runtime.figures import THREAD_BYTES, memory_of, running_bytes, ways_to_attend
 from tam_edge.runtime.footprint import Case, Thrift, attention_of, stage_bytes, stage_needs
 from tam_edge.runtime.frames import VideoInfo
-from tam_edge.runtime.pictures import FIXED_BYTES, INDEX_BYTES, DecoderNeeds, decoder_needs
+from tam_edge.runtime.pictures import FIXED_BYTES, INDEX_BYTES, DecoderNeeds, decoder_needs, h264_references
 from tam_edge.runtime.schema import EngineMemory, Sized
 from tam_edge.runtime.standing import Standing
+from tam_edge.runtime.video import open_video
 
 MIB = 1 << 20
 HELD = Standing(100 * MIB, threads=2)
@@ -167,10 +172,26 @@ def test_plain_attention_ends_where_it_was_measured_last(manifest, unmeasured):
     ],
 )
 def test_a_level_says_how_many_pictures_are_held(codec, level, size, references):
-    needs = decoder_needs(codec, level, *size, 12, 1000)
+    needs = decoder_needs(codec, level, None, *size, 12, 1000)
     assert needs.pictures == references + 4
     assert needs.picture_bytes == size[0] * size[1] * 3 // 2
     assert needs.index_bytes == 1000 * INDEX_BYTES
+
+
+@pytest.mark.parametrize("references", [1, 3, 8])
+def test_an_h264_stream_says_how_many_pictures_it_refers_to(tmp_path, references):
+    options = {"preset": "medium", "refs": str(references), "bf": "0", "x264-params": "level=51"}
+    clip = write_clip(tmp_path / "clip.mp4", steady(20), size_px=(320, 240), options=options)
+    with av.open(str(clip)) as container:
+        assert h264_references(container.streams.video[0].codec_context.extradata) == references
+    with closing(open_video(clip)) as video:
+        assert video.info.decoder.pictures == references + 4
+
+
+@given(st.binary(max_size=60))
+def test_a_broken_header_is_no_error(data):
+    assert h264_references(data) in {None, *range(17)}
+    assert h264_references(b"\1" + data) in {None, *range(17)}
 
 
 def test_every_grid_of_the_ladder_may_be_the_dearest(manifest):
