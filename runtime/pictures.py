@@ -1,8 +1,8 @@
 """What a video decoder holds in memory: the pictures its codec may refer back to, and the container's index. Pure.
 
-H.264 says how many pictures it refers to (7.3.2.1.1, max_num_ref_frames). Where that cannot be read, and for H.265, the
-level says how many of a size a decoder must be able to keep (H.264 table A-1, H.265 A.4.2). Beside these a decoder holds
-what it works on, what waits to be shown, and tables per block: counted in pictures too, as measured with FFmpeg.
+H.264 says how many pictures it refers to (7.3.2.1.1, max_num_ref_frames). Where that cannot be read, and for H.265,
+the level says how many of a size a decoder must be able to keep (H.264 table A-1, H.265 A.4.2). Beside these a decoder
+holds what it works on, what waits to be shown, and tables per block: counted in pictures too, as measured with FFmpeg.
 """
 
 from __future__ import annotations
