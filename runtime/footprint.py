@@ -144,8 +144,11 @@ def _vision(
         yield "language", standing.open_bytes["language"]
     yield "vision", _vision_open(manifest, standing, case)
     yield "code", _code(standing, *_vision_engines(manifest, case))
-    yield "decoder", 0 if info is None or info.decoder is None else info.decoder.total_bytes(_threads(standing, thrift))
-    yield "frames", _frames_bytes(manifest, info, case, chunk)
+    decoder = None if info is None else info.decoder
+    decoding = 0 if decoder is None else decoder.total_bytes(_threads(standing, thrift))
+    yield "decoder", decoding
+    opening = 0 if decoder is None else decoder.opening_bytes - decoding  # past before there are frames
+    yield "frames", max(opening, _frames_bytes(manifest, info, case, chunk))
     yield "features", _features(manifest, standing, case, thrift)
     yield "tokens", 2 * _tokens_bytes(manifest, case)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-INDEX_BYTES = 80
-"""FFmpeg's index of an mp4, per sample (measured: 75)."""
+INDEX_BYTES, INDEXING_BYTES = 42, 80
+"""FFmpeg's index of an mp4, per sample: while the file is open, and while it is opened (measured)."""
+REORDERED_BYTES, REORDERING_BYTES = 50, 97
+"""The same where frames are not stored in the order they are shown in."""
 FIXED_BYTES = 3 * 1024**2
 """What a decoder holds of any size: contexts, packets, code that is read in for it."""
 _H264_BLOCKS = {10: 396, 11: 900, 12: 2376, 13: 2376, 20: 2376, 21: 4752, 22: 8100, 30: 8100, 31: 18000, 32: 20480}
@@ -35,7 +37,9 @@ class DecoderNeeds:
     pictures: int
     """Pictures held by a decoder with one thread."""
     index_bytes: int
-    """The container's index, read in while the file is open."""
+    """The container's index, held while the file is open."""
+    opening_bytes: int = 0
+    """What reading that index takes, before a picture is decoded."""
 
     def total_bytes(self, threads: int) -> int:
         """All of it, with this many decoder threads."""
@@ -51,6 +55,7 @@ def decoder_needs(
     height_px: int,
     bits_per_pixel: int,
     index_entries: int,
+    reordered: bool = False,
 ) -> DecoderNeeds:
     """Needs of a stream by FFmpeg's name of its codec, the level it states and its header (`extradata`).
 
@@ -60,7 +65,9 @@ def decoder_needs(
     stated = h264_references(header or b"") if codec == "h264" else None
     if stated is not None:
         held = min(held, stated + _WORKING)
-    return DecoderNeeds(width_px * height_px * bits_per_pixel // 8, held, INDEX_BYTES * index_entries)
+    each, opening = (REORDERED_BYTES, REORDERING_BYTES) if reordered else (INDEX_BYTES, INDEXING_BYTES)
+    picture_bytes = width_px * height_px * bits_per_pixel // 8
+    return DecoderNeeds(picture_bytes, held, each * index_entries, opening * index_entries)
 
 
 def _references(codec: str, level: int, width_px: int, height_px: int) -> int:

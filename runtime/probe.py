@@ -97,7 +97,16 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
 def _decoder_needs(container: InputContainer, stream: VideoStream, first: VideoFrame) -> DecoderNeeds:
     context, bits = stream.codec_context, first.format.padded_bits_per_pixel
     indexed = sum(len(one.index_entries) for one in container.streams) if container.format.name == ISO_MEDIA else 0
-    return decoder_needs(context.name, context.level, context.extradata, first.width, first.height, bits, indexed)
+    return decoder_needs(
+        context.name,
+        context.level,
+        context.extradata,
+        first.width,
+        first.height,
+        bits,
+        indexed,
+        reordered=bool(context.has_b_frames),
+    )
 
 
 def _average_fps(extent: Extent, stream: VideoStream) -> float | None:

@@ -1,6 +1,7 @@
 """What every stage of an answer holds is known before it is opened, and is not less than it turns out to be."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import av
 import pytest
@@ -175,7 +176,17 @@ def test_a_level_says_how_many_pictures_are_held(codec, level, size, references)
     needs = decoder_needs(codec, level, None, *size, 12, 1000)
     assert needs.pictures == references + 4
     assert needs.picture_bytes == size[0] * size[1] * 3 // 2
-    assert needs.index_bytes == 1000 * INDEX_BYTES
+    assert needs.index_bytes == 1000 * INDEX_BYTES < needs.opening_bytes
+
+
+def test_a_long_index_counts_while_it_is_read_and_held(manifest):
+    short, long = (
+        replace(info(), decoder=decoder_needs("h264", 40, None, 64, 64, 12, entries, reordered=True))
+        for entries in (0, 1_000_000)
+    )
+    less, more = (needs_of(manifest, video=video)["vision"] for video in (short, long))
+    assert more["decoder"] - less["decoder"] == 50_000_000
+    assert more["decoder"] + more["frames"] >= 97_000_000
 
 
 @pytest.mark.parametrize("references", [1, 3, 8])
