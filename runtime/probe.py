@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import SEEKABLE, OpenFile
+from tam_edge.runtime.container import ISO_MEDIA, SEEKABLE, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
 from tam_edge.runtime.packets import PacketRules, packet_rules
+from tam_edge.runtime.pictures import DecoderNeeds, decoder_needs
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Probe:
     """FFmpeg's name of the codec."""
     rules: PacketRules | None
     """How to tell where decoding may start; None if nothing in its codec does."""
+    decoder: DecoderNeeds
+    """What decoding it takes."""
 
 
 def probe(path: Path, source: str, file: OpenFile) -> Probe:
@@ -75,6 +78,7 @@ def probe(path: Path, source: str, file: OpenFile) -> Probe:
         average_fps=_average_fps(extent, stream),
         codec=stream.codec_context.name,
         rules=packet_rules(stream.codec_context),
+        decoder=_decoder_needs(container, stream, first),
     )
 
 
@@ -91,6 +95,21 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
         if count == _MOST_PACKETS_BEFORE_A_FRAME:
             break
     return None
+
+
+def _decoder_needs(container: InputContainer, stream: VideoStream, first: VideoFrame) -> DecoderNeeds:
+    context, bits = stream.codec_context, first.format.padded_bits_per_pixel
+    indexed = sum(len(one.index_entries) for one in container.streams) if container.format.name == ISO_MEDIA else 0
+    return decoder_needs(
+        context.name,
+        context.level,
+        context.extradata,
+        first.width,
+        first.height,
+        bits,
+        indexed,
+        reordered=bool(context.has_b_frames),
+    )
 
 
 def _average_fps(extent: Extent, stream: VideoStream) -> float | None:
