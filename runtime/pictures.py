@@ -13,6 +13,8 @@ INDEX_BYTES, INDEXING_BYTES = 42, 80
 """FFmpeg's index of an mp4, per sample: while the file is open, and while it is opened (measured)."""
 REORDERED_BYTES, REORDERING_BYTES = 50, 97
 """The same where frames are not stored in the order they are shown in."""
+READ_AHEAD_BYTES = 4 * 1024**2
+"""Most packets read ahead; more are decoded although a key frame might make that needless."""
 FIXED_BYTES = 3 * 1024**2
 """What a decoder holds of any size: contexts, packets, code that is read in for it."""
 _H264_BLOCKS = {10: 396, 11: 900, 12: 2376, 13: 2376, 20: 2376, 21: 4752, 22: 8100, 30: 8100, 31: 18000, 32: 20480}
@@ -40,11 +42,13 @@ class DecoderNeeds:
     """The container's index, held while the file is open."""
     opening_bytes: int = 0
     """What reading that index takes, before a picture is decoded."""
+    read_ahead_bytes: int = 0
+    """Packets held to find out which need not be decoded."""
 
     def total_bytes(self, threads: int) -> int:
         """All of it, with this many decoder threads."""
         working = _THREAD_PICTURES * max(0, threads - 1)
-        return FIXED_BYTES + self.index_bytes + (self.pictures + working) * self.picture_bytes
+        return FIXED_BYTES + self.read_ahead_bytes + self.index_bytes + (self.pictures + working) * self.picture_bytes
 
 
 def decoder_needs(
@@ -56,6 +60,7 @@ def decoder_needs(
     bits_per_pixel: int,
     index_entries: int,
     reordered: bool = False,
+    read_ahead_bytes: int = 0,
 ) -> DecoderNeeds:
     """Needs of a stream by FFmpeg's name of its codec, the level it states and its header (`extradata`).
 
@@ -67,7 +72,7 @@ def decoder_needs(
         held = min(held, stated + _WORKING)
     each, opening = (REORDERED_BYTES, REORDERING_BYTES) if reordered else (INDEX_BYTES, INDEXING_BYTES)
     picture_bytes = width_px * height_px * bits_per_pixel // 8
-    return DecoderNeeds(picture_bytes, held, each * index_entries, opening * index_entries)
+    return DecoderNeeds(picture_bytes, held, each * index_entries, opening * index_entries, read_ahead_bytes)
 
 
 def _references(codec: str, level: int, width_px: int, height_px: int) -> int:

@@ -185,8 +185,38 @@ def test_a_long_index_counts_while_it_is_read_and_held(manifest):
         for entries in (0, 1_000_000)
     )
     less, more = (needs_of(manifest, video=video)["vision"] for video in (short, long))
-    assert more["decoder"] - less["decoder"] == 50_000_000
-    assert more["decoder"] + more["frames"] >= 97_000_000
+    assert (more["index"], less["index"], more["decoder"]) == (50_000_000, 0, less["decoder"])
+    assert more["index"] + more["decoder"] + more["frames"] >= 97_000_000
+
+
+def test_an_index_that_is_held_already_counts_once(manifest):
+    long = replace(info(), decoder=decoder_needs("h264", 40, None, 64, 64, 12, 1_000_000, reordered=True))
+    held = Standing(150_000_000, index_bytes=50_000_000, threads=2)
+    before = needs_of(manifest, held=Standing(100_000_000, threads=2), video=long)["vision"]
+    needs = needs_of(manifest, held=held, video=long)
+    assert (needs["vision"]["process"], needs["vision"]["index"]) == (100_000_000, 50_000_000)
+    assert needs["inductor"]["process"] == 150_000_000, "nothing is closed before the frames are looked at"
+    assert needs["language"]["process"] == 100_000_000
+    assert needs["vision"]["frames"] < before["frames"], "it is not read again"
+    anew = needs_of(manifest, held=held, video=long, thrift=Thrift(decoder_threads=1))["vision"]
+    assert anew["index"] + anew["decoder"] + anew["frames"] >= 97_000_000, "other threads, so the file is opened anew"
+
+
+def test_a_file_that_is_held_open_says_so(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", steady(20))
+    with closing(open_video(clip, threads=2)) as video:
+        assert video.held_index_bytes == video.info.decoder.index_bytes > 0
+        video.decode_with(2)
+        assert video.held_index_bytes > 0
+        video.decode_with(1)
+        assert video.held_index_bytes == 0
+        assert len(list(video.frames([0.0], 1))) == 1
+    with closing(open_video(clip, start=0.1, threads=2)) as video:
+        assert video.held_index_bytes > 0
+        assert len(list(video.frames([0.2], 1))) == 1
+        assert video.held_index_bytes == 0
+    with closing(open_video([clip, clip], threads=2)) as video:
+        assert video.held_index_bytes == 0
 
 
 @pytest.mark.parametrize("references", [1, 3, 8])
