@@ -222,7 +222,9 @@ def _any_grid(case: Case) -> Case:
 def _admission(setting: Setting, plan: Plan, case: Case, step: _Step) -> Admission:
     predicted = stage_bytes(setting.needs(case, step.thrift))
     told = replace(plan, predicted_bytes=predicted, rejections=(*plan.rejections, *step.given_up))
-    return Admission(told, step.thrift, attention_of(setting.manifest, case, step.thrift)[1], plan)
+    earlier = tuple(rejection for rejection in plan.rejections if rejection.needed_bytes is None)
+    decided = replace(plan, predicted_bytes=None, rejections=earlier)
+    return Admission(told, step.thrift, attention_of(setting.manifest, case, step.thrift)[1], decided)
 
 
 def _allowed(setting: Setting) -> str:

@@ -137,6 +137,22 @@ def test_visual_tokens_go_last_and_use_what_is_left(manifest):
         assert max(one.plan.predicted_bytes.values()) > 0.9 * 120 * MIB
 
 
+def test_what_later_questions_may_prefer_says_nothing_of_memory(manifest):
+    for mib in (150, 10_000):
+        found = admission(manifest, mib)
+        again = admit(
+            Setting(manifest, HELD, info(), MemoryLimit(10_000 * MIB, "as given")),
+            lambda _, found=found: found.plan,
+            lambda plan: Case(plan.visual_tokens, plan.frames, plan.grid),
+            found.plan.visual_tokens,
+            Thrift(),
+        )
+        for one in (found, again):
+            assert one.decided.predicted_bytes is None
+            assert all(rejection.needed_bytes is None for rejection in one.decided.rejections)
+            assert one.decided.timestamps_seconds == one.plan.timestamps_seconds
+
+
 def fewer(found, full):
     return found.plan.visual_tokens < full.visual_tokens
 
