@@ -73,7 +73,7 @@ class Run:
 
 def run(video: str, question: str, ceiling_bytes: int, *arguments: str) -> Run:
     """One `tam-edge run` in a process of its own, killed when it passes the ceiling."""
-    command = [sys.executable, "-m", "bench_ceiling", "--child", "run", "--video", video, "--ask", question]
+    command = [sys.executable, __file__, "--child", "run", "--video", video, "--ask", question]
     command += ["--memory", f"{ceiling_bytes}B", "--json", "--stream", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         peak, killed, end = 0, False, time.monotonic() + CHILD_SECONDS

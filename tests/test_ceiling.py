@@ -199,7 +199,7 @@ def test_the_shipped_bundle_keeps_its_ceiling(clips):
     """Refused before any work; at the ceiling that was named it answers below it, and as much below as promised."""
     for clip in clips:
         no = run(clip, QUESTION, 130 * MIB)
-        assert not no.breached and no.answer is None
+        assert not no.breached and no.answer is None and no.named_bytes, no.error
         yes = run(clip, QUESTION, no.named_bytes)
         assert not yes.breached and yes.answer is not None, yes.error
         assert no.named_bytes <= 1.15 * yes.peak_bytes
@@ -208,6 +208,7 @@ def test_the_shipped_bundle_keeps_its_ceiling(clips):
 
 def test_the_shipped_bundle_needs_little_at_its_default_plan(clips):
     found = run(clips[1], QUESTION, 2000 * MIB)
+    assert found.answer is not None, found.error
     assert not [rejection for rejection in found.answer["rejections"] if rejection["needed_bytes"]]
     assert found.peak_bytes <= 350 * MIB
     assert found.peak_bytes <= found.predicted_bytes <= 1.2 * found.peak_bytes
