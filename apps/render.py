@@ -24,7 +24,9 @@ TIMES_SHOWN = 4
 
 def print_json(value: object) -> None:
     """Print one JSON value as one line on stdout; characters that its encoding lacks are escaped."""
-    print(json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False), flush=True)
+    text = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False)
+    sys.stdout.write(f"{text}\n")  # in one piece, so that Ctrl-C never leaves a line without its end
+    sys.stdout.flush()
 
 
 def print_text(pieces: Iterable[str], *, label: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
@@ -32,52 +32,13 @@ from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, make_plan
 from tam_edge.runtime.preference import SeenPlans, prefer_seen
 from tam_edge.runtime.prompt import Prompt, build_prompt, check_room, history_room
+from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.video import Source, Video, open_video
 from tam_edge.runtime.view import View, look, view_key
 from tam_edge.runtime.vision import FeatureCache
 
 FEATURE_CACHE_BYTES = 64 * MIB
 """Most patch features kept for later questions; fewer where the memory ceiling is low."""
-
-
-class AnswerStream(Iterator[str]):
-    """The pieces of an answer; work is done while it is iterated over."""
-
-    def __init__(self, plan: Plan, pieces: Generator[str, None, Answer]) -> None:
-        self.plan = plan
-        """What will be looked at."""
-        self._pieces = pieces
-        self._answer: Answer | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once the last piece was taken.
-
-        Raises: UsageError before that, and after `close`.
-        """
-        if self._answer is None:
-            raise UsageError("the answer is not complete: take every piece first")
-        return self._answer
-
-    def __next__(self) -> str:
-        """Return the next piece; joined they are the answer's text."""
-        try:
-            return next(self._pieces)
-        except StopIteration as stop:
-            self._answer = stop.value if self._answer is None else self._answer
-            raise
-
-    def close(self) -> None:
-        """Stop the work; closing twice, or after the end, is fine."""
-        self._pieces.close()
-
-    def __enter__(self) -> AnswerStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class VideoQA:
