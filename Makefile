@@ -11,12 +11,13 @@ CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_ALL_WARNINGS=OFF "-DCMAKE_PROJECT_llama_
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help setup demo test check fmt train-nano clean
+.PHONY: help setup demo test bench check fmt train-nano clean
 
 help:
 	@echo "make setup       .venv with what 'tam-edge run' needs (builds llama.cpp once)"
 	@echo "make demo        asks the bundled model about the bundled video"
 	@echo "make test        adds the extras and runs the tests"
+	@echo "make bench       asks random questions under random memory ceilings and reports whether they were kept"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make fmt         formats and fixes what can be fixed"
 	@echo "make train-nano  trains the bundled model from scratch and exports it to runs/nano/bundle"
@@ -30,6 +31,11 @@ demo: .venv/.run
 
 test: .venv/.all
 	$(BIN)/pytest -q
+
+# RUNS=200 BUNDLE=folder VIDEOS="a.mp4 b.mkv" choose others; by default short clips up to Full HD are made first.
+RUNS ?= 60
+bench: .venv/.all
+	PYTHONPATH=tests $(BIN)/python -m bench_ceiling --runs $(RUNS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
 
 # mypy cannot see an editable install of a namespace package, so it reads the folders through links.
 check: .venv/.all

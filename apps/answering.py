@@ -20,7 +20,8 @@ from tam_edge.apps.render import (
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.frames import Video
 from tam_edge.runtime.plan import Plan, Rejection
-from tam_edge.runtime.session import AnswerStream, VideoQA
+from tam_edge.runtime.session import VideoQA
+from tam_edge.runtime.stream import AnswerStream
 
 
 @dataclass(frozen=True, slots=True)

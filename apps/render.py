@@ -24,7 +24,9 @@ TIMES_SHOWN = 4
 
 def print_json(value: object) -> None:
     """Print one JSON value as one line on stdout; characters that its encoding lacks are escaped."""
-    print(json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False), flush=True)
+    text = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False)
+    sys.stdout.write(f"{text}\n")  # in one piece, so that Ctrl-C never leaves a line without its end
+    sys.stdout.flush()
 
 
 def print_text(pieces: Iterable[str], *, label: str = "") -> None:
@@ -59,6 +61,12 @@ def progress(doing: str) -> Iterator[None]:
         yield
 
 
+def import_printing() -> None:
+    """Import what prints words now, so that it is in memory when the rest is predicted."""
+    import rich.console
+    import rich.text  # noqa: F401
+
+
 def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     """Print the plan in words: what kind of question, what will be looked at, why, and what was not possible."""
     rows = [("Question", question)]
@@ -68,7 +76,7 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     rows += [("Not done", line) for line in not_done(plan.rejections)]
     if plan.predicted_bytes:
         needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
-        rows += [("Memory", f"predicted: {needs}")]
+        rows += [("Memory", f"predicted peaks: {needs}")]
     if plan.predicted_ms is not None:
         rows += [("Time", f"predicted: first token after {milliseconds_text(plan.predicted_ms)}")]
     _print_rows(rows, file)

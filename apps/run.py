@@ -14,7 +14,7 @@ from tam_edge.apps.answering import Asking, Display, Wishes
 from tam_edge.apps.conversation import at_terminal, converse
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.apps.plan import read_plans
-from tam_edge.apps.render import print_json, print_notes
+from tam_edge.apps.render import import_printing, print_json, print_notes
 from tam_edge.apps.report import Entry, report_html
 from tam_edge.apps.thumbnails import thumbnails
 from tam_edge.apps.writing import check_writable, write_whole
@@ -81,6 +81,8 @@ def run(
     plans = read_plans(plan, len(questions) or 1) if plan else [None] * (len(questions) or 1)
     if report:
         check_writable(report, [*video, *([str(plan)] if plan else [])])
+    if explain:
+        import_printing()
     labelled = len(questions) > 1 if ask else not (at_terminal() and sys.stdout.isatty())
     display = Display(as_json, stream, explain, labelled, wishes.by_hand)
     with opt.load(model, memory, device, threads) as qa, opt.opened(qa, video, start, end) as clip:
@@ -94,6 +96,7 @@ def run(
         if as_json and not stream:
             _print_answers([answer for _, answer in answered])
         if report and answered:
+            qa.close()  # the frames are decoded once more: not beside the engines
             _write_report(report, answered, clip, video)
 
 

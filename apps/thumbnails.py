@@ -1,4 +1,4 @@
-"""Small JPEGs of the frames a plan looks at, made a chunk at a time so that memory does not grow with their number."""
+"""Small JPEGs of the frames a plan looks at, made one at a time so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from tam_edge.runtime.frames import FrameBatch, Video
 from tam_edge.runtime.plan import Plan
-from tam_edge.runtime.vision import chunk_frames
 
 WIDTH_PX = 320
 QUALITY = 80
@@ -32,7 +31,7 @@ class Thumbnail:
 
 def thumbnails(video: Video, plan: Plan) -> Iterator[Thumbnail]:
     """Decode the frames of `plan` once more and shrink them; frames that do not decode are missing."""
-    for batch in video.frames(plan.timestamps_seconds, chunk_frames(video.info)):
+    for batch in video.frames(plan.timestamps_seconds, 1):
         yield from _shrunk(batch)
 
 

@@ -10,7 +10,7 @@ from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
 from tam_edge.quant.graph_file import weights_file
-from tam_edge.quant.peak import Inputs, graph_peak_bytes, language_peak_bytes
+from tam_edge.quant.peak import Inputs, graph_figures, language_figures
 from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import (
     EncoderSpec,
@@ -76,7 +76,7 @@ def inductor_engine(path: Path, max_tokens: int) -> EngineSpec:
         EngineError: it cannot be opened or run.
     """
     shape = (1, max_tokens)
-    return graph_engine(path, {name: ("int64", shape) for name in INPUTS}, PRECISION)
+    return graph_engine(path, {name: ("int64", shape) for name in INPUTS}, PRECISION, axis=1)
 
 
 def inductor_spec(inductor: InductorExport) -> InductorSpec:
@@ -143,7 +143,7 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
             **file_spec(folder / file).model_dump(),
             backend="gguf",
             precision=precision,
-            peak_bytes=language_peak_bytes(folder / file, config.context),
+            **language_figures(folder / file, config.context),
         )
         for precision, file in LANGUAGE_FILES.items()
     )
@@ -157,8 +157,8 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
     )
 
 
-def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineSpec:
-    """An ONNX graph, the file beside it that may hold its weights, and its measured peak.
+def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32", axis: int = 0) -> EngineSpec:
+    """An ONNX graph, the file beside it that may hold its weights, and its memory measured for sizes along `axis`.
 
     Raises:
         EngineError: it cannot be opened or run.
@@ -168,7 +168,7 @@ def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32") -> EngineS
         **file_spec(path).model_dump(),
         backend="onnx",
         precision=precision,
-        peak_bytes=graph_peak_bytes(path, inputs),
+        **graph_figures(path, inputs, axis),
         weights=file_spec(beside) if beside.is_file() else None,
     )
 

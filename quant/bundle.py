@@ -71,14 +71,14 @@ def with_engines(manifest: Manifest, engines: Mapping[str, EngineSpec]) -> Manif
     return manifest.model_copy(update=changed)
 
 
-def engine_spec(path: Path, name: str, backend: Backend, precision: str, peak_bytes: int) -> EngineSpec:
-    """What the manifest says about a finished file called `name`, and about the weights beside it."""
+def engine_spec(path: Path, name: str, backend: Backend, precision: str, figures: Mapping[str, Any]) -> EngineSpec:
+    """What the manifest says about a finished file called `name`, its measured memory, and the weights beside it."""
     beside = weights_file(path)
     return EngineSpec(
         **_facts(path, name),
         backend=backend,
         precision=precision[:200],
-        peak_bytes=peak_bytes,
+        **figures,
         weights=FileSpec(**_facts(beside, weights_file(Path(name)).as_posix())) if beside.is_file() else None,
     )
 

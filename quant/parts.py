@@ -17,7 +17,7 @@ from tam_edge.quant.encoder import ExpertType, GraphType, shrink
 from tam_edge.quant.graph_file import move_graph
 from tam_edge.quant.language import LanguageType, quantise_language
 from tam_edge.quant.layers import Feed
-from tam_edge.quant.peak import Inputs, graph_peak_bytes, language_peak_bytes
+from tam_edge.quant.peak import Inputs, graph_figures, language_figures
 from tam_edge.quant.samples import Sample, pixel_frames
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines.onnx import OnnxEngine
@@ -71,7 +71,7 @@ def make_vision(bench: Workbench, dense: GraphType | None, experts: ExpertType |
     made = Made()
     for name, spec in bench.source.manifest.encoders.items():
         engine = graph_engine(spec.engines, f"encoder {name}")
-        [pixels] = _input_names(bench.source.file(engine))
+        [pixels] = input_names(bench.source.file(engine))
         frames = pixel_frames(bench.samples, CALIBRATION_FRAMES)
         feeds = [{pixels: preprocess(frame.pixels, spec)} for frame in frames]
         peak: Inputs = {pixels: ("float32", (CHUNK_FRAMES, 3, spec.image_px, spec.image_px))}
@@ -123,8 +123,8 @@ def make_language(bench: Workbench, kind: LanguageType, imatrix: Path | None) ->
     stored = quantise_language(bench.source.file(engine), draft, kind, imatrix=imatrix, threads=bench.threads)
     draft.replace(bench.folder / name)  # never written in place: a file of that name there is the source's own, linked
     bench.progress(f"measuring the memory of {name}")
-    peak = language_peak_bytes(bench.folder / name, spec.context)
-    made.engines["language"] = engine_spec(bench.folder / name, name, "gguf", kind, peak)
+    figures = language_figures(bench.folder / name, spec.context)
+    made.engines["language"] = engine_spec(bench.folder / name, name, "gguf", kind, figures)
     made.details["language"] = {"type": kind, **asdict(stored), "with_imatrix": imatrix is not None}
     return made
 
@@ -150,7 +150,7 @@ def _graph(
     path.parent.mkdir(parents=True, exist_ok=True)
     move_graph(draft, path)
     bench.progress(f"measuring the memory of {name}")
-    made.engines[role] = engine_spec(path, name, "onnx", result.precision, graph_peak_bytes(path, peak))
+    made.engines[role] = engine_spec(path, name, "onnx", result.precision, graph_figures(path, peak))
     made.details[role] = result.to_json()
 
 
@@ -175,7 +175,8 @@ def _projector_shapes(inputs: Sequence[ProjectorInput], encoder: EncoderSpec) ->
     return {name: ("float32", shapes[name]) for name in inputs}
 
 
-def _input_names(path: Path) -> tuple[str, ...]:
+def input_names(path: Path) -> tuple[str, ...]:
+    """Names of a graph's inputs, in its order."""
     engine = OnnxEngine(path, threads=1, device="cpu")
     engine.close()
     return engine.input_names

@@ -12,7 +12,8 @@ Everything that runs on the device, one file per stage. Read these files in this
 8. `session.py`    `VideoQA`: the calls above, in this order
 
 Around them: `errors.py`, `manifest.py` and `bundle.py` (what the device was given), `device.py`, `budget.py` and
-`footprint.py` (what it has and what is needed), `engines/` (what runs a file), `parts.py` (what is open), `answer.py`.
+`footprint.py` (what it has and what is needed), `engines/` (what runs a file), `parts.py` (what is open), `admission.py` and
+`ceiling.py` (what gives way below a ceiling), `answer.py` and `stream.py`.
 """
 
 from tam_edge.runtime.answer import Answer, Evidence, Timings
@@ -31,7 +32,8 @@ from tam_edge.runtime.errors import (
 )
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.plan import Limits, Plan, Rejection, make_plan
-from tam_edge.runtime.session import AnswerStream, VideoQA
+from tam_edge.runtime.session import VideoQA
+from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.video import FrameBatch, FramesInMemory, Video, VideoInfo, open_video
 
 __all__ = [

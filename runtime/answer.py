@@ -135,6 +135,7 @@ class StageClock:
                     except StopIteration:
                         return
                 yield item
+                del item  # or it would stay in memory while the next one is made
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()

@@ -66,8 +66,23 @@ class VideoFile(OpenedVideo):
                 codec=self._probe.codec,
                 identity=f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}",
                 notes=self._probe.extent.notes,
+                decoder=self._probe.decoder,
             )
         )
+
+    def decode_with(self, threads: int) -> None:
+        """Use so many decoder threads from the next call of `frames` on; each holds pictures of its own.
+
+        A file that is held open with more has to be opened anew: FFmpeg sets their number once.
+        """
+        if self._open_file is not None and (self._threads == 0 or threads < self._threads):
+            self._let_go()
+        self._threads = threads
+
+    @property
+    def held_index_bytes(self) -> int:
+        """Index of the file, as long as it is open since it was first looked at."""
+        return 0 if self._open_file is None or self._threads == 0 else self._probe.decoder.index_bytes
 
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield the frame on screen at each time; nothing for times past the end of a clip that was cut short."""
@@ -85,10 +100,13 @@ class VideoFile(OpenedVideo):
 
     def close(self) -> None:
         """Refuse further use, and close the file if no frame was asked for."""
+        self._let_go()
+        super().close()
+
+    def _let_go(self) -> None:
         if self._open_file is not None:
             self._open_file.container.close()
             self._open_file = None
-        super().close()
 
     def _opened(self) -> OpenFile:
         file, self._open_file = self._open_file, None

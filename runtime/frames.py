@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import UsageError, VideoError
+from tam_edge.runtime.pictures import DecoderNeeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class VideoInfo:
     """Earliest time `frames` accepts; not 0 in a window, whose times stay those of the file."""
     still_sizes_px: tuple[tuple[int, int], ...] = ()
     """Height and width of each image, in order, where the source is nothing but still images."""
+    decoder: DecoderNeeds | None = None
+    """What decoding it takes; None where nothing is decoded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +76,13 @@ class Video(Protocol):
 
     def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Iterator[FrameBatch]:
         """Yield the frames on screen at rising times, at most `chunk_frames` of them in memory at once."""
+
+    @property
+    def held_index_bytes(self) -> int:
+        """What of `info.decoder.index_bytes` is in memory already, as the file is open until `frames` was called."""
+
+    def decode_with(self, threads: int) -> None:
+        """Use no more than so many threads from the next call of `frames` on."""
 
     def close(self) -> None:
         """Let go of what the source holds."""
@@ -127,6 +137,14 @@ class OpenedVideo(ABC):
         if chunk_frames < 1:
             raise UsageError(f"a chunk needs at least 1 frame, not {chunk_frames}")
         return _in_batches(self.pictures(times), len(times), chunk_frames)
+
+    @property
+    def held_index_bytes(self) -> int:
+        """Index of a file that is held open until `frames` is called."""
+        return 0
+
+    def decode_with(self, threads: int) -> None:  # noqa: B027 - what is no file has no decoder
+        """Use no more than so many threads from the next call of `frames` on."""
 
     def close(self) -> None:
         """Refuse further use; what `frames` opened it has closed already, also when it was left half-way."""

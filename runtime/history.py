@@ -59,6 +59,15 @@ def check_history(history: Sequence[tuple[str, str]]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def history_tokens(
+    turns: Sequence[Turn], texts: PromptTexts, plan: Plan, tokenizer: Tokenizer, room_tokens: int
+) -> int:
+    """Most tokens that `fit_history` takes; unlike what it does take, never more for fewer visual tokens of a plan."""
+    if texts.follow_up is None:
+        return 0
+    return max(0, min(room_tokens, sum(turn_tokens(texts, plan, tokenizer, turn) for turn in turns)))
+
+
 def fit_history(
     question: str, turns: Sequence[Turn], texts: PromptTexts, plan: Plan, tokenizer: Tokenizer, room_tokens: int
 ) -> Asked:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines import LanguageEngine
 from tam_edge.runtime.errors import BundleError, UsageError
+from tam_edge.runtime.figures import running_bytes
+from tam_edge.runtime.manifest import Manifest
+from tam_edge.runtime.schema import Attention, EngineMemory
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,6 +46,16 @@ class GenerationOptions:
             raise UsageError(f"temperature is {self.temperature}: it must be 0 or above")
 
 
+def room_for(manifest: Manifest, prefix: int, room: int, *, spare: bool = True) -> int:
+    """Tokens to make room for behind a visual prefix of `prefix` tokens, of which `room` are needed now.
+
+    Where there is memory to `spare`, as much as any question may need, so that a longer one later does not cost the
+    prefix.
+    """
+    usual = manifest.routing.context_reserve_tokens + manifest.language.max_output_tokens
+    return prefix + (max(room, min(usual, manifest.language.context - prefix)) if spare else room)
+
+
 class LanguageModel:
     """A bundle's language model with the visual prefix it last read."""
 
@@ -54,7 +67,7 @@ class LanguageModel:
         self._engine = engine
         self._tokenizer = tokenizer
         self._spec = bundle.manifest.language
-        self._text_reserve = bundle.manifest.routing.context_reserve_tokens
+        self._manifest = bundle.manifest
         self._stop = {_check_stop(bundle, tokenizer, text) for text in self._spec.stop}
         self.prefix_tokens = 0
         """Tokens of the visual prefix: system text and visual tokens."""
@@ -66,6 +79,13 @@ class LanguageModel:
         """Tokens of text and answer that fit behind the visual prefix."""
         return self._engine.capacity - self.prefix_tokens
 
+    def reserved_bytes(self, memory: EngineMemory) -> int:
+        """What its cells and their buffers hold, by the engine's measurements."""
+        way = self._engine.way
+        if way is None:
+            return 0
+        return memory.cell_bytes.get(way, 0) * self._engine.capacity + running_bytes(memory, way, self._engine.capacity)
+
     def see(
         self,
         before: Sequence[int],
@@ -74,9 +94,12 @@ class LanguageModel:
         *,
         between: Sequence[int] = (),
         lengths: Sequence[int] = (),
+        spare: bool = True,
+        way: Attention | None = None,
     ) -> None:
         """Enter a new visual prefix: token ids, then visual tokens [T, d], with `room` for text and answer.
 
+        `spare` makes room for longer questions too; `way` says how the model attends, None leaves it to the engine.
         Where there are token ids `between` images, `lengths` are the images' numbers of visual tokens.
 
         Raises: EngineError if there is no memory for it, or the model fails.
@@ -84,12 +107,10 @@ class LanguageModel:
         whole = self._spec.visual_attention == "full"
         blocks = np.split(embeddings, np.cumsum(lengths)[:-1]) if between else [embeddings]
         prefix = len(before) + len(embeddings) + (len(blocks) - 1) * len(between)
-        # as much room as any question may need, so that a longer one later does not cost the prefix
-        usual = self._text_reserve + self._spec.max_output_tokens
-        tokens = prefix + max(room, min(usual, self._spec.context - prefix))
+        tokens = room_for(self._manifest, prefix, room, spare=spare)
         self.prefix_tokens = 0
         self._read = []
-        self._engine.reserve(tokens, block=len(embeddings) if whole else 1)
+        self._engine.reserve(tokens, block=len(embeddings) if whole else 1, way=way)
         self._engine.truncate(0)
         self._engine.append_tokens(before)
         for index, block in enumerate(blocks):

@@ -225,22 +225,14 @@ class Manifest(Entry):
         return left if most is None else min(left, most)
 
     @property
+    def least_visual_tokens(self) -> int:
+        """Visual tokens of the smallest plan: one frame at the smallest grid."""
+        return min(rung.tokens_per_frame for rung in self.routing.ladder) + self.closing_tokens
+
+    @property
     def closing_tokens(self) -> int:
         """Visual tokens that end a clip, however many frames it has."""
         return 0 if self.closing is None else 1
-
-    def stage_peak_bytes(self, grid: int) -> dict[str, int]:
-        """Peak memory each stage adds for one grid, in bytes, as measured when the bundle was made.
-
-        Stages are named as in the answer's timings; of every role the first engine counts.
-        """
-        encoders = (self.encoders[name] for name in self.strategies[0].encoders)
-        return {
-            "inductor": self.inductor.engines[0].peak_bytes,
-            "vision": sum(encoder.engines[0].peak_bytes for encoder in encoders),
-            "strategy": self.projectors[grid].engines[0].peak_bytes,
-            "language": self.language.engines[0].peak_bytes,
-        }
 
     def files(self) -> dict[str, FileSpec]:
         """Every file the manifest names, by the dotted name of the field that names it."""

@@ -1,23 +1,31 @@
-"""The opened parts of a bundle: each opened when it is first needed, all closed together."""
+"""The opened parts of a bundle: each opened when it is first needed, closed with its stage or all together."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from tam_edge.runtime.budget import MIB
 from tam_edge.runtime.bundle import Bundle
-from tam_edge.runtime.engines import DeviceName, Engine, choose_engine, open_engine, open_language_engine
+from tam_edge.runtime.engines import DeviceName, Engine, choose_engine, gpu_possible, open_engine, open_language_engine
 from tam_edge.runtime.errors import UsageError
+from tam_edge.runtime.figures import code_bytes, memory_of, threads_bytes
 from tam_edge.runtime.inductor import Inductor
 from tam_edge.runtime.language import LanguageModel
 from tam_edge.runtime.plan import Plan, Rejection
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import EngineSpec, FileSpec
 from tam_edge.runtime.strategies import Strategy, make_strategy
 from tam_edge.runtime.tokenizer import load_tokenizer
 from tam_edge.runtime.vision import Encoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+TOKENIZER_BYTES = 1 * MIB
+TOKENIZER_FACTOR = 12
+"""What a tokenizer holds, at most: so much, and its file so many times."""
+Stage = Literal["inductor", "vision", "language"]
+"""Engines that are opened and closed together; projectors belong to vision."""
 
 
 class Parts:
@@ -35,25 +43,39 @@ class Parts:
         """Whether any opened engine runs on a GPU."""
         self._engines: dict[str, Engine] = {}
         self._strategies: dict[str, Strategy] = {}
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizers: dict[str, Tokenizer] = {}  # by file
         self._inductor: Inductor | None = None
         self._language: LanguageModel | None = None
-        self._open = ExitStack()
+        self._opened: dict[str, EngineSpec] = {}  # by manifest field, in the order they were opened
+        self._read_in: dict[str, EngineSpec] = {}  # also what was closed since
         self._closed = False
 
     def inductor(self) -> Inductor:
         """The Inductor."""
         if self._inductor is None:
             spec = self.bundle.manifest.inductor
-            tokenizer = load_tokenizer(self.bundle, spec.tokenizer, "inductor.tokenizer")
+            tokenizer = self._load_tokenizer(spec.tokenizer, "inductor.tokenizer")
             self._inductor = Inductor(spec, self._engine("inductor.engines", spec.engines), tokenizer)
         return self._inductor
 
     def tokenizer(self) -> Tokenizer:
         """The language model's tokenizer."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.bundle, self.bundle.manifest.language.tokenizer, "language.tokenizer")
-        return self._tokenizer
+        return self._load_tokenizer(self.bundle.manifest.language.tokenizer, "language.tokenizer")
+
+    def load_tokenizers(self) -> None:
+        """Load what questions are read with; it stays."""
+        self.tokenizer()
+        self._load_tokenizer(self.bundle.manifest.inductor.tokenizer, "inductor.tokenizer")
+
+    def tokenizers_bytes(self) -> int:
+        """What `load_tokenizers` would add to the resident set."""
+        manifest = self.bundle.manifest
+        missing = {spec.file: spec for spec in (manifest.language.tokenizer, manifest.inductor.tokenizer)}
+        return sum(
+            TOKENIZER_BYTES + TOKENIZER_FACTOR * spec.size_bytes
+            for file, spec in missing.items()
+            if file not in self._tokenizers
+        )
 
     def encoder_name(self, plan: Plan) -> str:
         """Name of the encoder the plan's strategy names, which need not be open."""
@@ -88,33 +110,85 @@ class Parts:
         if self._language is None:
             self._check_open()
             choice = choose_engine("language.engines", self.bundle.manifest.language.engines)
-            self.rejections += choice.rejections
+            self._note(choice.rejections)
             path = self.bundle.file(choice.spec)
             engine = open_language_engine(path, choice.spec, self.threads, self._device)
-            self._open.callback(engine.close)
-            self.on_gpu |= engine.on_gpu
-            self._language = LanguageModel(self.bundle, engine, self.tokenizer())
+            try:
+                self._language = LanguageModel(self.bundle, engine, self.tokenizer())
+            except BaseException:
+                engine.close()
+                raise
+            self._note_open("language.engines", choice.spec, engine.on_gpu)
         return self._language
+
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether engines run on a GPU, or will as far as the libraries tell that are imported already."""
+        return self.on_gpu or gpu_possible(self._device)
+
+    def open_bytes(self) -> dict[str, int]:
+        """What closing each stage with open engines gives back, as far as their measurements tell."""
+        held: dict[str, int] = {}
+        for role, spec in self._opened.items():
+            stage = _stage(role)
+            held[stage] = held.get(stage, 0) + memory_of(spec).open_bytes + threads_bytes(self.threads)
+        if self._language is not None:
+            held["language"] += self._language.reserved_bytes(memory_of(self._opened["language.engines"]))
+        return held
+
+    def code_bytes(self) -> dict[str, int]:
+        """Code of each backend's library that has been read in."""
+        return code_bytes(self._read_in.values())
+
+    def close_stage(self, stage: Stage) -> None:
+        """Free the engines of a stage; they open again when they are needed."""
+        for role in [role for role in self._opened if _stage(role) == stage]:
+            del self._opened[role]
+            if role in self._engines:
+                self._engines.pop(role).close()
+        if stage == "inductor":
+            self._inductor = None
+        if stage == "language" and self._language is not None:
+            self._language.close()
+            self._language = None
 
     def close(self) -> None:
         """Free everything; closing twice is fine."""
         self._closed = True
-        self._inductor = self._language = self._tokenizer = None
-        self._engines.clear()
+        for stage in get_args(Stage):
+            self.close_stage(stage)
+        self._tokenizers.clear()
         self._strategies.clear()
-        self._open.close()
 
     def _engine(self, field: str, specs: tuple[EngineSpec, ...]) -> Engine:
         if field not in self._engines:
             self._check_open()
             choice = choose_engine(field, specs)
-            self.rejections += choice.rejections
+            self._note(choice.rejections)
             engine = open_engine(self.bundle.file(choice.spec), choice.spec, self.threads, self._device)
-            self._open.callback(engine.close)
-            self.on_gpu |= engine.on_gpu
             self._engines[field] = engine
+            self._note_open(field, choice.spec, engine.on_gpu)
         return self._engines[field]
+
+    def _load_tokenizer(self, spec: FileSpec, field: str) -> Tokenizer:
+        if spec.file not in self._tokenizers:
+            self._tokenizers[spec.file] = load_tokenizer(self.bundle, spec, field)
+        return self._tokenizers[spec.file]
+
+    def _note_open(self, role: str, spec: EngineSpec, on_gpu: bool) -> None:
+        self._opened[role] = self._read_in[role] = spec
+        self.on_gpu |= on_gpu
+
+    def _note(self, rejections: tuple[Rejection, ...]) -> None:
+        """Keep each once: an engine may be opened again."""
+        self.rejections += tuple(rejection for rejection in rejections if rejection not in self.rejections)
 
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this VideoQA is closed; load the bundle again")
+
+
+def _stage(role: str) -> Stage:
+    """The stage that an engine with this manifest field belongs to."""
+    first = role.partition(".")[0]
+    return "inductor" if first == "inductor" else "language" if first == "language" else "vision"

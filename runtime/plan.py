@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -90,8 +90,8 @@ class Plan:
     """Mean distance between neighbouring frames; 0 for a single one."""
     duration_seconds: float
     """Length of the clip or window; 0 for an image."""
-    predicted_bytes: dict[str, int] | None
-    """Peak memory of each stage in bytes, from the manifest's measurements."""
+    predicted_bytes: dict[str, int] | None = field(compare=False)
+    """Resident set of the whole process at the peak of each stage, in bytes; None until a process looked at itself."""
     predicted_ms: float | None
     """Time to the first token in milliseconds; None until the device is calibrated."""
     rejections: tuple[Rejection, ...]
@@ -172,7 +172,7 @@ def make_plan(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limit
         token_budget=choice.budget,
         interval_seconds=interval_seconds(choice.times),
         duration_seconds=info.duration_seconds,
-        predicted_bytes=manifest.stage_peak_bytes(choice.rung.grid),
+        predicted_bytes=None,
         predicted_ms=None,
         rejections=(*rejections, *_rejections(choice, manifest.routing, limits)),
         reasons=sentences(choice) + _unread(estimate),
@@ -240,7 +240,7 @@ def _still_plan(
         token_budget=budget[0],
         interval_seconds=interval_seconds(times),
         duration_seconds=info.duration_seconds,
-        predicted_bytes=manifest.stage_peak_bytes(manifest.routing.ladder[0].grid),
+        predicted_bytes=None,
         predicted_ms=None,
         rejections=rejections,
         reasons=still_sentences(count, tiles, tokens, *budget) + _unread(estimate),

@@ -11,7 +11,7 @@ frames or grid are given by hand. An earlier plan of the same clip is then at le
 
 What stands in the language model comes first, then the rules' own frames where each of them was looked at, then the
 plan looked at last. Only plans count, not what the caches still hold, so the same questions in the same order
-get the same plans whatever the memory.
+get the same plans whatever the memory, as long as all visual tokens fit under its ceiling.
 """
 
 from __future__ import annotations

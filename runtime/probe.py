@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import SEEKABLE, OpenFile
+from tam_edge.runtime.container import ISO_MEDIA, SEEKABLE, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
 from tam_edge.runtime.packets import PacketRules, packet_rules
+from tam_edge.runtime.pictures import READ_AHEAD_BYTES, DecoderNeeds, decoder_needs
 from tam_edge.runtime.upright import Orientation, orientation
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Probe:
     """FFmpeg's name of the codec."""
     rules: PacketRules | None
     """How to tell where decoding may start; None if nothing in its codec does."""
+    decoder: DecoderNeeds
+    """What decoding it takes."""
 
 
 def probe(path: Path, source: str, file: OpenFile) -> Probe:
@@ -64,17 +67,21 @@ def probe(path: Path, source: str, file: OpenFile) -> Probe:
     clock = _clock(container, stream, first)
     turned = orientation(first)
     extent = clip_extent(path, source, container, stream, clock)
+    seekable = clock.timed and container.format.name in SEEKABLE
+    rules = packet_rules(stream.codec_context)
+    read_ahead_bytes = min(READ_AHEAD_BYTES, path.stat().st_size) if seekable and rules is not None else 0
     width, height = (first.height, first.width) if turned.lying else (first.width, first.height)
     return Probe(
         clock=clock,
         extent=extent,
-        seekable=clock.timed and container.format.name in SEEKABLE,
+        seekable=seekable,
         orientation=turned,
         width_px=width,
         height_px=height,
         average_fps=_average_fps(extent, stream),
         codec=stream.codec_context.name,
-        rules=packet_rules(stream.codec_context),
+        rules=rules,
+        decoder=_decoder_needs(container, stream, first, read_ahead_bytes),
     )
 
 
@@ -91,6 +98,24 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
         if count == _MOST_PACKETS_BEFORE_A_FRAME:
             break
     return None
+
+
+def _decoder_needs(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, read_ahead_bytes: int
+) -> DecoderNeeds:
+    context, bits = stream.codec_context, first.format.padded_bits_per_pixel
+    indexed = sum(len(one.index_entries) for one in container.streams) if container.format.name == ISO_MEDIA else 0
+    return decoder_needs(
+        context.name,
+        context.level,
+        context.extradata,
+        first.width,
+        first.height,
+        bits,
+        indexed,
+        reordered=bool(context.has_b_frames),
+        read_ahead_bytes=read_ahead_bytes,
+    )
 
 
 def _average_fps(extent: Extent, stream: VideoStream) -> float | None:

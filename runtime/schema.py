@@ -38,6 +38,40 @@ class FileSpec(Entry):
     """Size of the file in bytes."""
 
 
+Attention = Literal["plain", "flash", "q8_0"]
+"""How a language model attends, with ever less memory: all scores at once, block by block, or so over 8-bit cells."""
+
+
+class Sized(Entry):
+    """One point of a measurement."""
+
+    size: PositiveInt
+    """What was given at once: frames to an encoder, questions' tokens to an Inductor, key-value cells to a language
+    model."""
+    bytes: Annotated[int, Field(ge=0)]
+    """What it took."""
+
+
+Curve = Annotated[tuple[Sized, ...], Field(min_length=1)]
+
+
+class EngineMemory(Entry):
+    """What an engine adds to the resident set, in bytes, measured when the bundle was made in a process of its own."""
+
+    opening_bytes: Annotated[int, Field(ge=0)]
+    """Peak while it is opened, without code of its library."""
+    open_bytes: Annotated[int, Field(ge=0)]
+    """What stays while it is open and does nothing; every page of a mapped file counts."""
+    library_bytes: Annotated[int, Field(ge=0)]
+    """Code of its library that is read in for it; engines of one backend share it."""
+    running: dict[Name, Curve]
+    """Peak above `open_bytes` while it runs, by way of running and by rising size: "run" for tensor engines; for a
+    language model how it attends, its cells left out: "plain" for as many cells as that is done with, "flash", "q8_0"
+    (8-bit cells)."""
+    cell_bytes: dict[Name, PositiveInt] = Field(default_factory=dict)
+    """Bytes of one key-value cell of a language model, by way of running."""
+
+
 class EngineSpec(FileSpec):
     """One file that one backend can run; a role lists several and the first that fits the device is used."""
 
@@ -49,6 +83,8 @@ class EngineSpec(FileSpec):
     """Device the file was built for; "any" where it runs everywhere."""
     peak_bytes: Annotated[int, Field(ge=0)]
     """Measured growth of the process's peak resident set while this engine is open and run, in bytes."""
+    memory: EngineMemory | None = None
+    """The same in detail; null where it was not measured: then all of `peak_bytes` counts while the engine is open."""
     weights: FileSpec | None = None
     """The file beside a large ONNX graph that holds its weights; null where the graph holds them itself."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tam_edge.runtime.container import INDEXED, ISO_MEDIA, OpenFile
 from tam_edge.runtime.packets import PacketRules
+from tam_edge.runtime.pictures import READ_AHEAD_BYTES
 from tam_edge.runtime.probe import Probe
 from tam_edge.runtime.readthrough import BEGINNING, Place, Timed, broke_off, packets_from
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _SEEK_PACKETS = 24  # reading this many takes as long as a seek; measured
 _RESTART_FRAMES = 4  # decoding so few costs less than what a decoder with threads loses when it starts anew
-_MOST_HELD_BYTES = 4 * 1024**2  # of packets read ahead; more are decoded although a key frame might make that needless
 _MOST_HELD_PACKETS = 1024
 _UNINDEXED_GAP_SECONDS = 10  # without an index a seek may land before where we are: only try far ahead
 _BACK_SECONDS = 2  # how much before a time to look for a key frame, while the distance between them is not known
@@ -152,7 +152,7 @@ class Seeking:
             if packet.is_keyframe:
                 yield from self._leave_out(limit)
             self._forget_before(limit)
-            while self._held_bytes > _MOST_HELD_BYTES or len(self._ahead) > _MOST_HELD_PACKETS:
+            while self._held_bytes > READ_AHEAD_BYTES or len(self._ahead) > _MOST_HELD_PACKETS:
                 yield from self._decode_next(limit)
 
     def _forget_before(self, limit: int) -> None:

@@ -10,6 +10,7 @@ from itertools import accumulate, groupby
 
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
+from tam_edge.runtime.pictures import DecoderNeeds
 
 STILL_SECONDS = 1.0
 """How long an image, or any clip without a length, lasts in a sequence."""
@@ -38,6 +39,7 @@ class SourceSequence(OpenedVideo):
                 identity=hashlib.blake2b(repr([info.identity for info in infos]).encode(), digest_size=16).hexdigest(),
                 notes=_notes(infos, self._starts),
                 still_sizes_px=_still_sizes(infos),
+                decoder=max((info.decoder for info in infos if info.decoder), key=_most_bytes, default=None),
             )
         )
 
@@ -48,6 +50,11 @@ class SourceSequence(OpenedVideo):
             shift = start - part.info.start_seconds
             for picture in part.pictures([max(0.0, seconds - shift) for seconds in group]):
                 yield replace(picture, timestamp_seconds=picture.timestamp_seconds + shift)
+
+    def decode_with(self, threads: int) -> None:
+        """Use so many decoder threads for each part."""
+        for part in self._parts:
+            part.decode_with(threads)
 
     def close(self) -> None:
         """Close all parts."""
@@ -88,10 +95,23 @@ class Window(OpenedVideo):
                 raise UsageError(f"time {seconds:g} s is outside the window {self._first:g} s to {self._last:g} s")
         yield from self._whole.pictures(times)
 
+    def decode_with(self, threads: int) -> None:
+        """Use so many decoder threads for the whole source."""
+        self._whole.decode_with(threads)
+
+    @property
+    def held_index_bytes(self) -> int:
+        """Index of the whole source."""
+        return self._whole.held_index_bytes
+
     def close(self) -> None:
         """Close the whole source."""
         self._whole.close()
         super().close()
+
+
+def _most_bytes(needs: DecoderNeeds) -> int:
+    return needs.total_bytes(1)
 
 
 def _still_sizes(infos: Sequence[VideoInfo]) -> tuple[tuple[int, int], ...]:

@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
+from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
-from tam_edge.runtime.budget import MIB, MemoryLimit, admit, default_limit, parse_size, peak_resident_bytes
+from tam_edge.runtime.budget import (
+    MIB,
+    MemoryLimit,
+    default_limit,
+    give_back,
+    parse_size,
+    peak_resident_bytes,
+    steady_heap,
+)
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.ceiling import Admission
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.footprint import Footprint
-from tam_edge.runtime.history import Asked, check_history, fit_history
+from tam_edge.runtime.footprint import Thrift
+from tam_edge.runtime.history import Asked, Turn, check_history, fit_history, history_tokens
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.language import GenerationOptions
 from tam_edge.runtime.manifest import PromptTexts
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
+from tam_edge.runtime.plan import Limits, Plan, make_plan
 from tam_edge.runtime.preference import SeenPlans, prefer_seen
 from tam_edge.runtime.prompt import Prompt, build_prompt, check_room, history_room
+from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.video import Source, Video, open_video
 from tam_edge.runtime.view import View, look, view_key
 from tam_edge.runtime.vision import FeatureCache
 
 FEATURE_CACHE_BYTES = 64 * MIB
-"""Most patch features kept for later questions; less where the memory ceiling leaves less."""
-
-
-class AnswerStream(Iterator[str]):
-    """The pieces of an answer; work is done while it is iterated over."""
-
-    def __init__(self, plan: Plan, pieces: Generator[str, None, Answer]) -> None:
-        self.plan = plan
-        """What will be looked at."""
-        self._pieces = pieces
-        self._answer: Answer | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once the last piece was taken.
-
-        Raises: UsageError before that, and after `close`.
-        """
-        if self._answer is None:
-            raise UsageError("the answer is not complete: take every piece first")
-        return self._answer
-
-    def __next__(self) -> str:
-        """Return the next piece; joined they are the answer's text."""
-        try:
-            return next(self._pieces)
-        except StopIteration as stop:
-            self._answer = stop.value if self._answer is None else self._answer
-            raise
-
-    def close(self) -> None:
-        """Stop the work; closing twice, or after the end, is fine."""
-        self._pieces.close()
-
-    def __enter__(self) -> AnswerStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+"""Most patch features kept for later questions; fewer where the memory ceiling is low."""
 
 
 class VideoQA:
@@ -80,13 +51,11 @@ class VideoQA:
         self.limit = limit
         """The ceiling on the process's peak resident set."""
         self._parts = parts
-        self._footprint = Footprint(bundle.manifest, parts.threads)
-        least = self._footprint.smallest()
-        admit(limit, least)
-        self._features = FeatureCache(min(FEATURE_CACHE_BYTES, (limit.limit_bytes - sum(least.values())) // 2))
+        self._features = FeatureCache(FEATURE_CACHE_BYTES)
         self._view: View | None = None  # what the language model's visual prefix shows
         self._seen = SeenPlans()
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
+        check_start(parts, limit)
 
     @classmethod
     def load(
@@ -107,6 +76,7 @@ class VideoQA:
             raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads cannot work: ask for at least 1")
+        steady_heap()
         profile = probe_device()
         checked = load_bundle(default_bundle_path() if bundle is None else bundle)
         parts = Parts(checked, threads=threads or profile.cpu_count, device=device)
@@ -139,10 +109,11 @@ class VideoQA:
 
         What earlier questions have looked at is preferred where it is at least as good.
 
-        Raises: QuestionError, UsageError, EngineError.
+        Raises: QuestionError, UsageError, EngineError, MemoryLimitError.
         """
-        [estimate] = self.classify([question])
-        return self._decide(estimate, video, Limits(None, frames, grid, strategy))
+        options = GenerationOptions(self.bundle.manifest.language.max_output_tokens)
+        wishes = Limits(None, frames, grid, strategy)
+        return self._admitted(video, check_question(question), (), options, None, wishes, StageClock()).plan
 
     def stream(
         self,
@@ -173,43 +144,47 @@ class VideoQA:
         question, turns = check_question(question), check_history(history)
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
-        with clock.stage("load"):
-            inductor = self._parts.inductor()
-        if plan is None:
-            with clock.stage("inductor"):
-                [estimate] = inductor.classify([question])
-            plan = self._decide(estimate, video, Limits(None, frames, grid, strategy), follow_up=bool(turns))
-        check_plan(plan, video.info, manifest)
-        prompt = self._prompt(plan, Asked(question))
-        check_room(prompt, manifest.language, options.max_tokens)
-        room = history_room(prompt, manifest, options.max_tokens)
-        asked = fit_history(question, turns, self._texts(plan), plan, self._parts.tokenizer(), room)
-        admit(self.limit, self._footprint.of(plan.grid, video.info, plan.images))
+        wishes = Limits(None, frames, grid, strategy)
+        admission = self._admitted(video, question, turns, options, plan, wishes, clock)
+        check_room(self._prompt(admission.plan, Asked(question)), manifest.language, options.max_tokens)
+        asked = self._with_history(admission.plan, question, turns, options)
         self._stop()
-        self._stream = AnswerStream(plan, self._pieces(video, asked, plan, options, clock))
+        self._stream = AnswerStream(admission.plan, self._pieces(video, asked, admission, options, clock))
         return self._stream
 
     def _pieces(
-        self, video: Video, asked: Asked, plan: Plan, options: GenerationOptions, clock: StageClock
+        self, video: Video, asked: Asked, admission: Admission, options: GenerationOptions, clock: StageClock
     ) -> Generator[str, None, Answer]:
         """The stages after the plan, in order; what an earlier question left is not done again."""
-        with clock.stage("load"):
-            language = self._parts.language()
+        plan, thrift = admission.plan, admission.thrift
         view = self._held_view(video, plan, asked, options)
-        kept = 0 if view is None else language.prefix_tokens
+        kept = 0 if view is None else self._parts.language().prefix_tokens
         if view is None:
-            view, tokens = look(video, plan, self._parts, self._features, clock)
+            self._make_room(video, thrift)
+            view, tokens = look(video, plan, self._parts, self._features, clock, thrift.chunk_frames)
+            if thrift.in_turn:
+                self._parts.close_stage("vision")
+            give_back()  # what decoding and vision have freed
+            with clock.stage("load"):
+                language = self._parts.language()
             prompt = self._prompt(view.seen_of(plan), asked)
             with clock.stage("prefill"):
                 self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
                 room = prompt.text_tokens + options.max_tokens
                 language.see(
-                    prompt.before, tokens.embeddings, room, between=prompt.between, lengths=tokens.frame_tokens
+                    prompt.before,
+                    tokens.embeddings,
+                    room,
+                    between=prompt.between,
+                    lengths=tokens.frame_tokens,
+                    spare=not thrift.no_spare_cells,
+                    way=admission.attention,
                 )
                 self._view = view
+        language = self._parts.language()
         seen = view.seen_of(plan)
         if seen is plan:
-            self._seen.add(video.info.identity, plan)
+            self._seen.add(video.info.identity, admission.decided)
         with clock.stage("prefill"):
             prompt = self._prompt(seen, asked)
             kept += language.read(prompt.after, prompt.earlier)
@@ -286,6 +261,47 @@ class VideoQA:
     ) -> None:
         self.close()
 
+    def _admitted(
+        self,
+        video: Video,
+        question: str,
+        turns: Sequence[Turn],
+        options: GenerationOptions,
+        given: Plan | None,
+        wishes: Limits,
+        clock: StageClock,
+    ) -> Admission:
+        def history_most(plan: Plan) -> int:
+            room = history_room(self._prompt(plan, Asked(question)), self.bundle.manifest, options.max_tokens)
+            return history_tokens(turns, self._texts(plan), plan, self._parts.tokenizer(), room)
+
+        request = Request(
+            info=video.info,
+            question=question,
+            max_tokens=options.max_tokens,
+            given=given,
+            wishes=wishes,
+            decide=lambda estimate, limits: self._decide(estimate, video, limits, follow_up=bool(turns)),
+            prompt_of=lambda plan: self._prompt(plan, Asked(question)),
+            history_tokens=history_most,
+            seen=lambda plan: (
+                self._held_view(video, plan, self._with_history(plan, question, turns, options), options) is not None
+            ),
+            kept_features_bytes=self._features.most_bytes,
+        )
+        index_bytes = video.held_index_bytes
+        return admitted(request, self._parts, self._features.held_bytes, index_bytes, self.limit, clock)
+
+    def _make_room(self, video: Video, thrift: Thrift) -> None:
+        """Let go of what the plan does without, before its frames are looked at."""
+        self._features.resize(thrift.features_bytes)
+        video.decode_with(thrift.decoder_threads or self._parts.threads)
+        if thrift.close_inductor:
+            self._parts.close_stage("inductor")
+        if thrift.in_turn:
+            self._view = None
+            self._parts.close_stage("language")
+
     def _stop(self) -> None:
         if self._stream is not None:
             self._stream.close()
@@ -307,6 +323,11 @@ class VideoQA:
             return None
         needed = self._prompt(view.seen_of(plan), asked).text_tokens + options.max_tokens
         return view if self._parts.language().room >= needed else None
+
+    def _with_history(self, plan: Plan, question: str, turns: Sequence[Turn], options: GenerationOptions) -> Asked:
+        """The question with as many earlier turns as fit beside it and the plan's visual tokens."""
+        room = history_room(self._prompt(plan, Asked(question)), self.bundle.manifest, options.max_tokens)
+        return fit_history(question, turns, self._texts(plan), plan, self._parts.tokenizer(), room)
 
     def _texts(self, plan: Plan) -> PromptTexts:
         images = self.bundle.manifest.images

@@ -19,7 +19,7 @@ from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Plan
 from tam_edge.runtime.strategies import VisualTokens
 from tam_edge.runtime.tiles import TileLayout, layout_of
-from tam_edge.runtime.vision import CHUNK_FRAMES, encode
+from tam_edge.runtime.vision import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Stills:
     """Source and time of each image."""
 
 
-def look_at_stills(video: Video, plan: Plan, parts: Parts) -> Stills:
-    """Decode, cut, encode and project the plan's images, one at a time.
+def look_at_stills(video: Video, plan: Plan, parts: Parts, chunk_frames: int) -> Stills:
+    """Decode, cut, encode and project the plan's images, one at a time and `chunk_frames` crops of it at once.
 
     Raises: VideoError if an image cannot be decoded; BundleError, EngineError.
     """
@@ -43,7 +43,7 @@ def look_at_stills(video: Video, plan: Plan, parts: Parts) -> Stills:
     blocks, shown = list[NDArray[np.float32]](), list[tuple[str, float]]()
     for batch in video.frames(plan.timestamps_seconds, 1):
         for pixels, seconds, source in zip(batch.pixels, batch.timestamps_seconds, batch.sources, strict=True):
-            blocks.append(_tokens(pixels, plan, parts, spec, newline))
+            blocks.append(_tokens(pixels, plan, parts, spec, newline, chunk_frames))
             shown.append((source, float(seconds)))
     if len(shown) < plan.frames:
         raise VideoError(video.info.source, f"only {len(shown)} of {plan.frames} images can be decoded")
@@ -97,26 +97,31 @@ def arranged(
 
 
 def _tokens(
-    pixels: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec, newline: NDArray[np.float32] | None
+    pixels: NDArray[np.uint8],
+    plan: Plan,
+    parts: Parts,
+    spec: ImagesSpec,
+    newline: NDArray[np.float32] | None,
+    chunk_frames: int,
 ) -> NDArray[np.float32]:
     encoder = parts.bundle.manifest.encoders[spec.encoder]
     if plan.images == "whole":
-        [tokens] = _projected(in_a_square(pixels, encoder.preprocessing.mean)[None], plan, parts, spec)
+        [tokens] = _projected(in_a_square(pixels, encoder.preprocessing.mean)[None], plan, parts, 1)
         return tokens if newline is None else np.concatenate((tokens, newline[None]))
     layout = layout_of((pixels.shape[0], pixels.shape[1]), parts.bundle.manifest)
-    projected = _projected(crops(pixels, layout, encoder.image_px), plan, parts, spec)
+    projected = _projected(crops(pixels, layout, encoder.image_px), plan, parts, chunk_frames)
     return arranged(projected[0], projected[1:], layout, newline)
 
 
-def _projected(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec) -> NDArray[np.float32]:
+def _projected(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, chunk_frames: int) -> NDArray[np.float32]:
     """[N, H, W, 3] -> [N, S*S, d], a chunk at a time."""
-    return np.concatenate(list(_chunks(pictures, plan, parts, spec)))
+    return np.concatenate(list(_chunks(pictures, plan, parts, chunk_frames)))
 
 
-def _chunks(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, spec: ImagesSpec) -> Iterator[NDArray[np.float32]]:
+def _chunks(pictures: NDArray[np.uint8], plan: Plan, parts: Parts, chunk_frames: int) -> Iterator[NDArray[np.float32]]:
     encoder, projector = parts.encoder(plan), parts.image_projector()
-    for start in range(0, len(pictures), CHUNK_FRAMES):
-        some = pictures[start : start + CHUNK_FRAMES]
+    for start in range(0, len(pictures), chunk_frames):
+        some = pictures[start : start + chunk_frames]
         batch = FrameBatch(some, np.zeros(len(some)), ("image",) * len(some))
         tokens = projector.run({"features": encode(batch, encoder).values})[0]
         wanted = (len(some), encoder.spec.grid_side**2, parts.bundle.manifest.language.embedding_width)

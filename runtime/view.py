@@ -14,7 +14,7 @@ from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
 from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
+from tam_edge.runtime.vision import CHUNK_FRAMES, FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,15 @@ def view_key(video: Video, plan: Plan) -> Hashable:
     return (video.info.identity, plan.strategy, plan.grid, plan.images, plan.timestamps_seconds, extent)
 
 
-def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock) -> tuple[View, VisualTokens]:
-    """Decode, encode and project the plan's frames, chunk by chunk; neither decoder nor encoder for those in `cache`.
+def look(
+    video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock, most: int = CHUNK_FRAMES
+) -> tuple[View, VisualTokens]:
+    """Decode, encode and project the plan's frames, at most so many at once; those in `cache` are only projected.
 
     Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
     """
     if plan.images is not None:
-        return _look_at_stills(video, plan, parts, clock)
+        return _look_at_stills(video, plan, parts, clock, most)
     with clock.stage("load"):
         strategy = parts.strategy(plan)
     hits, shown, read_through = cache.hits, list[tuple[str, float]](), dict[str, None]()
@@ -68,7 +70,7 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
     def encode_missing(times: Sequence[float]) -> Generator[PatchFeatures, None, None]:
         with clock.stage("load"):
             encoder = parts.encoder(plan)
-        batches = clock.over("decode", video.frames(times, chunk_frames(video.info)))
+        batches = clock.over("decode", video.frames(times, min(most, chunk_frames(video.info))))
         yield from clock.over("vision", encode_all(_reasons_kept(batches, read_through), encoder))
 
     times, identity = plan.timestamps_seconds, video.info.identity
@@ -86,12 +88,12 @@ def look(video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: Sta
     return View(view_key(video, plan), evidence, tokens.closing_tokens, cache.hits - hits, rejections), tokens
 
 
-def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock) -> tuple[View, VisualTokens]:
+def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock, most: int) -> tuple[View, VisualTokens]:
     with clock.stage("load"):
         parts.encoder(plan)
         parts.image_projector()
     with clock.stage("vision"):
-        stills = look_at_stills(video, plan, parts)
+        stills = look_at_stills(video, plan, parts, most)
     pairs = zip(stills.shown, stills.tokens.frame_tokens, strict=True)
     evidence = tuple(Evidence(source, seconds, count) for (source, seconds), count in pairs)
     return View(view_key(video, plan), evidence, 0, 0), stills.tokens
@@ -105,6 +107,7 @@ def _reasons_kept(
         for batch in batches:
             read_through.update(dict.fromkeys(batch.read_through))
             yield batch
+            del batch  # or it would stay in memory while the next one is decoded
 
 
 def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:

@@ -21,7 +21,7 @@ from tam_edge.runtime.frames import FrameBatch, VideoInfo
 from tam_edge.runtime.manifest import EncoderSpec
 
 CHUNK_FRAMES = 8
-"""Most frames decoded and encoded at once; `peak_bytes` of an encoder is measured with this many."""
+"""Most frames decoded and encoded at once; engines are measured with as many, and with fewer."""
 CHUNK_BYTES = 24 * 1024**2
 """Most bytes of decoded frames at once, unless a single frame is larger."""
 
@@ -68,6 +68,8 @@ class FeatureCache:
         """Frames that were asked for and held."""
         self.held_bytes = 0
         """Bytes of the features that are held."""
+        self.most_bytes = capacity_bytes
+        """The capacity where there is memory enough for it; see `resize`."""
         self._capacity_bytes = capacity_bytes
         self._frames: OrderedDict[tuple[str, float, str], PatchFeatures] = OrderedDict()
 
@@ -95,6 +97,12 @@ class FeatureCache:
             self.held_bytes -= self._frames.pop(oldest).values.nbytes
         self._frames[key] = frame
         self.held_bytes += frame.values.nbytes
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Hold no more than so many bytes from now on."""
+        self._capacity_bytes = capacity_bytes
+        while self.held_bytes > capacity_bytes:
+            self.held_bytes -= self._frames.popitem(last=False)[1].values.nbytes
 
     def forget(self, identity: str) -> None:
         """Drop everything about a video."""
@@ -154,6 +162,7 @@ def encode_all(batches: Generator[FrameBatch, None, None], encoder: Encoder) -> 
             features = encode(batch, encoder)
             del batch  # or it would stay in memory while the next one is decoded
             yield features
+            del features
 
 
 def encode_at(
@@ -193,3 +202,4 @@ def _fresh_frames(
                 yield PatchFeatures(
                     chunk.values[i : i + 1].copy(), chunk.timestamps_seconds[i : i + 1], (source,), chunk.encoder
                 )
+            del chunk

@@ -129,7 +129,7 @@ def test_alternating_questions_are_answered_as_in_fresh_processes_with_the_same_
     assert sum(said["cache"]["patch_features_reused"] > 0 for said in alternating) >= 18
     fresh = {}
     for said in alternating:
-        plan = json.dumps(said["plan"])
+        plan = json.dumps(looked_at(said["plan"]))
         if (said["question"], plan) not in fresh:
             (tmp_path / "plan.json").write_text(plan)
             arguments = ("--video", SAMPLE, "--ask", said["question"], "--plan", tmp_path / "plan.json")
@@ -139,3 +139,8 @@ def test_alternating_questions_are_answered_as_in_fresh_processes_with_the_same_
         assert (alone["cache"]["patch_features_reused"], alone["answer"]) == (0, said["answer"])
         assert alone["timestamps_seconds"] == said["plan"]["timestamps_seconds"]
     assert len(ALTERNATING) <= len(fresh) < 2 * len(ALTERNATING)
+
+
+def looked_at(plan):
+    """A plan without what depends on what the process holds already: its predicted peak, and what that gave up."""
+    return {**plan, "predicted_bytes": None, "rejections": []}

@@ -140,7 +140,7 @@ def test_a_plan_in_words(bundle, clip):
         plan = qa.plan(qa.open(clip), PEOPLE)
     words = " ".join(outcome.out.split())
     assert all(reason in words for reason in plan.reasons)
-    assert all(text in words for text in ("static attributes", PEOPLE, "predicted: inductor", "0:00.00"))
+    assert all(text in words for text in ("static attributes", PEOPLE, "predicted peaks: inductor", "0:00.00"))
     assert max(map(len, outcome.out.splitlines())) <= 80
 
 

@@ -26,7 +26,7 @@ from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityErr
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
-from tam_edge.quant.peak import graph_peak_bytes, language_peak_bytes
+from tam_edge.quant.peak import graph_figures, language_figures
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.errors import EngineError
@@ -94,8 +94,8 @@ def quick(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         return InductorExport(*copies, TASKS, 40, 1.25, 0.2, {})
 
     monkeypatch.setattr(bundle, "export_inductor", copy_inductor)
-    monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)
-    monkeypatch.setattr(manifest, "language_peak_bytes", lambda path, context: 1)
+    monkeypatch.setattr(manifest, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
+    monkeypatch.setattr(manifest, "language_figures", lambda path, context: {"peak_bytes": 1})
 
 
 @pytest.mark.usefixtures("quick")
@@ -174,18 +174,28 @@ def test_weights_of_another_size_are_refused(run: Path, tmp_path: Path) -> None:
         export_bundle(copied, tmp_path / "out", FACTS)
 
 
-def test_peak_memory_follows_the_work(exported: Bundle) -> None:
+def test_memory_follows_the_work(exported: Bundle) -> None:
     vision = exported.file(exported.manifest.encoders["siglip"].engines[0])
-    small, large = (graph_peak_bytes(vision, {"pixels": ("float32", (n, 3, 58, 58))}) for n in (1, 200))
-    assert large - small > 200 * 16 * 48 * 4  # at least one hidden layer of one expert's worth
+    memory = graph_figures(vision, {"pixels": ("float32", (200, 3, 58, 58))})["memory"]
+    sizes, taken = zip(*((point.size, point.bytes) for point in memory.running["run"]), strict=True)
+    assert sizes == (25, 50, 100, 200)
+    assert taken[-1] - taken[0] > 175 * 16 * 48 * 4  # at least one hidden layer of one expert's worth
+    assert memory.open_bytes <= memory.opening_bytes + (1 << 20)
+
+
+def test_a_language_model_needs_more_with_more_cells(exported: Bundle) -> None:
     gguf = exported.file(exported.manifest.language.engines[0])
-    assert language_peak_bytes(gguf, 4096) > language_peak_bytes(gguf, 256)
+    figures = language_figures(gguf, 2048)
+    memory = figures["memory"]
+    assert [point.size for point in memory.running["plain"]] == [256, 512, 1024, 2048]
+    assert memory.running["plain"][-1].bytes > memory.running["flash"][-1].bytes
+    assert figures["peak_bytes"] > gguf.stat().st_size + 2048 * memory.cell_bytes["plain"]
 
 
 def test_a_graph_that_cannot_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"broken\.onnx could not be measured"):
-        graph_peak_bytes(tmp_path / "broken.onnx", {})
+        graph_figures(tmp_path / "broken.onnx", {})
 
 
 def test_scene_video_is_the_scene_at_the_asked_times() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -337,9 +338,12 @@ def test_the_smallest_limit_sets_the_budget_and_is_named():
     assert "2,532 is what the context leaves beside text and answer" in by_context.reasons[1]
 
 
-def test_predicted_bytes_are_those_of_the_grid_that_was_chosen():
+def test_a_plan_is_the_same_whatever_a_process_predicts_for_it():
     plan = make_plan(estimate("summary"), clip(300.0), manifest_of())
-    assert plan.predicted_bytes == {"inductor": 1001, "vision": 1002, "strategy": 11_000, "language": 1004}
+    assert plan.predicted_bytes is None
+    told = replace(plan, predicted_bytes={"vision": 1})
+    assert told == plan
+    assert Plan.from_json(told.to_json()).predicted_bytes == {"vision": 1}
 
 
 def test_a_window_keeps_the_times_of_its_source():

@@ -29,7 +29,7 @@ from tam_edge.export.pretrained.source import ImportOptions
 from tam_edge.export.pretrained.weights import load_vision
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_tokenizer import encode
-from tam_edge.quant.peak import language_bytes, language_peak_bytes
+from tam_edge.quant.peak import counted_language_figures, language_figures
 from tam_edge.runtime import Bundle, FramesInMemory, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.consistency import problems
@@ -55,7 +55,7 @@ def bundle(checkpoint: Path) -> Bundle:
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)
+    monkeypatch.setattr(manifest, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +250,8 @@ def test_counted_memory_is_close_to_measured(bundle: Bundle, checkpoint: Path) -
     engine = bundle.manifest.language.engines[0]
     config = writing.read_source(checkpoint, ImportOptions()).sizes.config.language
     for context in (512, 2048):
-        measured = language_peak_bytes(bundle.file(engine), context)
-        counted = language_bytes(engine.size_bytes, config, context)
+        measured = language_figures(bundle.file(engine), context)["peak_bytes"]
+        counted = counted_language_figures(engine.size_bytes, config, context)["peak_bytes"]
         assert measured <= counted <= 2.5 * measured + (24 << 20)
 
 

@@ -33,9 +33,11 @@ from tam_edge.models.street import make_scene, render
 from tam_edge.runtime import Bundle, Limits, Plan, TaskEstimate, UsageError, VideoQA, make_plan
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
-from tam_edge.runtime.footprint import Footprint
+from tam_edge.runtime.footprint import Case, Thrift, stage_needs
+from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import check_plan
+from tam_edge.runtime.standing import Standing
 from tam_edge.runtime.tiles import best_resolution, tile_layout
 from tam_edge.runtime.tokenizer import encode_plain, encode_template
 from tam_edge.runtime.view import look
@@ -58,7 +60,7 @@ def model() -> LlavaOnevisionForConditionalGeneration:
 @pytest.fixture(scope="module")
 def bundle(model: LlavaOnevisionForConditionalGeneration, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)
+        patch.setattr(manifest, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
         folder = save_checkpoint(tmp_path_factory.mktemp("images") / "tiny", model)
         yield export_checkpoint(folder, folder.with_name("bundle"), ImportOptions(precision="f32"))
 
@@ -239,7 +241,7 @@ def test_line_breaks_in_videos_need_a_projector_of_their_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)
+    monkeypatch.setattr(manifest, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
     folder = save_checkpoint(tmp_path / "in", model, "A", newline="grid")
     options = ImportOptions(grids=(5, 3), precision="f32")
     exported = export_checkpoint(folder, tmp_path / "out", options, verify=verify_bundle)
@@ -258,13 +260,15 @@ def test_line_breaks_in_videos_need_a_projector_of_their_own(
 
 
 def test_memory_counts_every_tile(bundle: Bundle, pictures: dict[tuple[int, int], Path]) -> None:
-    """Crops and visual tokens, as they are projected and as they are put in order."""
-    footprint = Footprint(bundle.manifest, threads=1)
+    """Crops, and their visual tokens as they are projected and as they are put in order."""
     with VideoQA.load(bundle.path, threads=1) as qa:
         small, large = (qa.open(pictures[size]).info for size in ((40, 33), (310, 290)))
-        several = qa.open([pictures[size] for size in SIZES]).info
-    one, nine = (footprint.of(None, info, "tiles")["images"] for info in (small, large))
-    crop = 3 * IMAGE_PX**2 + 2 * SIDE**2 * 64 * 4
-    assert (one, nine) == (2 * crop, 10 * crop)
-    assert footprint.of(None, several, "whole")["images"] == len(SIZES) * crop
-    assert "images" not in footprint.of(7, small)
+
+    def frames_bytes(info: VideoInfo, crops: int) -> int:
+        needs = stage_needs(bundle.manifest, Standing(0), info, Case(images="tiles"), Thrift(chunk_frames=1))
+        return needs["vision"]["frames"] - crops * (3 * IMAGE_PX**2 + 2 * SIDE**2 * 64 * 4) - pixels_bytes(info)
+
+    def pixels_bytes(info: VideoInfo) -> int:
+        return (2 * 3 + 7) * info.width_px * info.height_px
+
+    assert frames_bytes(small, 2) == frames_bytes(large, 10) == 3 * IMAGE_PX**2 * 4

@@ -39,8 +39,8 @@ def small() -> Iterator[None]:
         patch.setattr(exported, "EXTERNAL_BYTES", 1000)
         patch.setattr(graph_file, "EXTERNAL_BYTES", 1000)
         patch.setattr(sites, "__defaults__", (500,))
-        patch.setattr(manifest, "graph_peak_bytes", lambda path, inputs: 1)
-        patch.setattr(parts, "graph_peak_bytes", lambda path, inputs: 1)
+        patch.setattr(manifest, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
+        patch.setattr(parts, "graph_figures", lambda path, inputs, axis=0: {"peak_bytes": 1})
         yield
 
 
@@ -159,7 +159,7 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path: Path, monkeypatch
         (tmp_path / f"{name}.py").write_text("raise SystemExit('code of the folder was run')")
     monkeypatch.chdir(tmp_path)
     save_graph(product(np.ones((30, 40), np.float32)), tmp_path / "a.onnx")
-    assert peak.graph_peak_bytes(tmp_path / "a.onnx", {"x": ("float32", (2, 30))}) > 0
+    assert peak.graph_figures(tmp_path / "a.onnx", {"x": ("float32", (2, 30))})["peak_bytes"] > 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "outside", "length"])

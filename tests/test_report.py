@@ -99,7 +99,9 @@ def test_costs_are_there(page, written):
     assert f"{answer['visual_tokens']:,}" in page.text
     assert "peak, measured" in page.text
     assert "500 frames: " in page.text
-    assert len(bars) == len(TASKS) + len(stages) + 3 + 6  # tokens: frame, all, budget; memory: four stages, peak, limit
+    assert (
+        len(bars) == len(TASKS) + len(stages) + 3 + 5
+    )  # tokens: frame, all, budget; memory: three stages, peak, limit
     widths = [float(re.fullmatch(r"width:([\d.]+)%", a["style"])[1]) for a in page.all("span") if "style" in a]
     assert len(widths) == len(bars)
     assert all(0 <= width <= 100 for width in widths)

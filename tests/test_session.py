@@ -28,8 +28,10 @@ from tam_edge.runtime import (
     VideoQA,
 )
 from tam_edge.runtime.answer import StageClock
+from tam_edge.runtime.history import check_history, fit_history, history_tokens
 from tam_edge.runtime.language import LanguageModel
 from tam_edge.runtime.parts import Parts
+from tam_edge.runtime.prompt import turn_tokens
 from tam_edge.runtime.vision import FeatureCache
 
 QUESTIONS = {
@@ -295,7 +297,7 @@ def test_the_same_questions_get_the_same_plans_whatever_the_cache_holds(folder, 
             qa._features = qa._features if cached else FeatureCache(0)
             video = qa.open(clip)
             answers = [qa.ask(video, question, max_tokens=1) for question in questions]
-        plans.append([answer.plan for answer in answers])
+        plans.append([replace(answer.plan, predicted_bytes=None) for answer in answers])
         assert (answers[4].cache["patch_features_reused"] > 0) == cached
     assert plans[0] == plans[1]
     assert plans[0][1].timestamps_seconds != plans[0][3].timestamps_seconds, "what came before makes a difference"
@@ -345,6 +347,20 @@ def test_a_growing_history_drops_its_oldest_turns_and_never_costs_the_visual_pre
     assert (said[0], said[-1][0].partition(" ")[2]) == ([], "of 7 earlier questions")
     fresh = fresh_answer(followed, clip, questions[-1], history=history[:-1], plan=answers[-1].plan)
     assert (fresh.text, fresh.rejections) == (answers[-1].text, answers[-1].rejections)
+
+
+def test_what_a_history_takes_is_counted_before_it_is_fitted(followed, clip):
+    turns = check_history([(f"how many people {i}? " + "q1 " * (5 * i), "two") for i in range(8)])
+    with VideoQA.load(followed, threads=1) as qa:
+        plan = qa.plan(qa.open(clip), "what colour?")
+        rest = (qa._texts(plan), plan, qa._parts.tokenizer())
+        for room in range(-5, 400, 7):
+            taken = fit_history("what colour?", turns, *rest, room).turns
+            needed = sum(turn_tokens(rest[0], plan, rest[2], turn) for turn in taken)
+            assert needed <= history_tokens(turns, *rest, room) <= max(0, room)
+        assert taken and history_tokens(turns, *rest, 10**6) == sum(
+            turn_tokens(rest[0], plan, rest[2], t) for t in turns
+        )
 
 
 def test_a_follow_up_keeps_the_token_that_closes_the_clip(tmp_path, clip):
@@ -502,7 +518,7 @@ def test_an_engine_that_does_not_fit_the_device_is_named(tmp_path, clip):
 
 
 def test_too_little_memory_is_refused_before_anything_is_opened(folder):
-    with pytest.raises(MemoryLimitError, match="language") as caught:
+    with pytest.raises(MemoryLimitError, match=r"process .* allow at least") as caught:
         VideoQA.load(folder, memory="1MiB")
     assert caught.value.needed_bytes > caught.value.limit_bytes == 1 << 20
 

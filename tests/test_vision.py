@@ -202,6 +202,20 @@ def test_a_frame_in_use_makes_no_room_for_another():
     assert cache.get("v", 1.0, "eye") is None, "another video's frames at the same times are not in use"
 
 
+def test_a_cache_that_shrinks_keeps_the_newest_and_may_grow_again():
+    one = feature(0).values.nbytes
+    cache = FeatureCache(3 * one)
+    for time in (0.0, 1.0, 2.0):
+        cache.put("v", time, feature(time))
+    cache.resize(one)
+    cache.put("v", 3.0, feature(3), keep={2.0, 3.0})
+    assert [cache.get("v", t, "eye") is not None for t in (0.0, 1.0, 2.0, 3.0)] == [False, False, True, False]
+    assert (cache.held_bytes, cache.most_bytes) == (one, 3 * one)
+    cache.resize(cache.most_bytes)
+    cache.put("v", 3.0, feature(3), keep={2.0, 3.0})
+    assert cache.held_bytes == 2 * one
+
+
 @given(st.integers(-1, 300), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6))))
 def test_the_cache_never_holds_more_than_it_may(capacity_bytes, puts):
     cache = FeatureCache(capacity_bytes)

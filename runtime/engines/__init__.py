@@ -7,6 +7,7 @@ imported before one of its files is opened.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.plan import Rejection
-from tam_edge.runtime.schema import EngineSpec
+from tam_edge.runtime.schema import Attention, EngineSpec
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 """Where engines run: `auto` takes a GPU where the installed library has one."""
@@ -78,7 +79,12 @@ class LanguageEngine(Protocol):
         """Tokens there is room for."""
         ...
 
-    def reserve(self, tokens: int, *, block: int = 1) -> None:
+    @property
+    def way(self) -> Attention | None:
+        """How it attends; None before `reserve`."""
+        ...
+
+    def reserve(self, tokens: int, *, block: int = 1, way: Attention | None = None) -> None:
         """Make room for `tokens`, and for `block` of them entered at once; what was held is dropped if it must grow."""
         ...
 
@@ -158,6 +164,17 @@ def open_language_engine(path: Path, spec: EngineSpec, threads: int, device: Dev
     from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
 
     return LlamaCppEngine(path, threads=threads, device=device)
+
+
+def gpu_possible(device: DeviceName) -> bool:
+    """Whether an engine may come to lie on a GPU; libraries that are not imported are not asked."""
+    if device != "auto":
+        return device == "cuda"
+    onnxruntime, llama_cpp = sys.modules.get("onnxruntime"), sys.modules.get("llama_cpp")
+    return bool(
+        (onnxruntime and "CUDAExecutionProvider" in onnxruntime.get_available_providers())
+        or (llama_cpp and llama_cpp.llama_supports_gpu_offload())
+    )
 
 
 def _refusal(spec: EngineSpec) -> str | None:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ from tam_edge.runtime.natives import import_native
 
 if TYPE_CHECKING:
     from tam_edge.runtime.engines import DeviceName
+    from tam_edge.runtime.schema import Attention
 
 CHUNK_TOKENS = 256  # entered per call: small enough that Ctrl-C is heard soon and the compute buffer stays small
 CELLS_STEP = 256  # llama.cpp rounds the number of key-value cells up to this
@@ -30,6 +32,12 @@ BYTES_PER_THREAD = 32 * 1024**2  # one token of a smaller model is done before a
 PLAIN_ATTENTION_BYTES = 64 * 1024**2  # float32 scores of one chunk over all cells and heads; more is left to flash
 ALL_F32 = b"0"  # general.file_type of a model whose every weight is float32: its cells are float32 too
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp draws a seed of its own for this one
+Q8_BLOCK = 32  # values that share a scale in q8_0: 34 bytes
+
+
+def cells_for(tokens: int) -> int:
+    """Key-value cells that llama.cpp allocates for so many tokens."""
+    return -(-tokens // CELLS_STEP) * CELLS_STEP
 
 
 class LlamaCppEngine:
@@ -40,11 +48,12 @@ class LlamaCppEngine:
 
         Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
         """
-        self._llama = _library()
+        self._llama = load_library()
         self._name = path.name
         self._threads = threads
         self._context: Any = None
         self._cells = self._block = self._length = 0
+        self._way: Attention | None = None
         params = self._llama.llama_model_default_params()
         self.on_gpu: bool = self._offload(device)
         """Whether its layers are on a GPU."""
@@ -53,7 +62,7 @@ class LlamaCppEngine:
         if not self._model:
             raise EngineError(f"{path}: llama.cpp cannot open it; the file is damaged or memory is short")
         self._vocabulary: Any = self._llama.llama_model_get_vocab(self._model)
-        self._exact = self._file_type() == ALL_F32
+        self._exact = self._meta(b"general.file_type") == ALL_F32
 
     @property
     def embedding_width(self) -> int:
@@ -81,29 +90,62 @@ class LlamaCppEngine:
         """Tokens there is room for; 0 before `reserve`."""
         return self._cells
 
-    def reserve(self, tokens: int, *, block: int = 1) -> None:
+    @property
+    def way(self) -> Attention | None:
+        """How it attends; None before `reserve`."""
+        return self._way
+
+    def way_for(self, tokens: int, block: int = 1) -> Attention:
+        """How it attends by itself with room for so many tokens."""
+        return "plain" if self._scores_fit(max(CHUNK_TOKENS, block) * cells_for(tokens)) else "flash"
+
+    def cell_bytes(self, way: Attention) -> int:
+        """Bytes of the key and the value of one token in all layers.
+
+        Raises: EngineError if this model's values cannot be stored in that way.
+        """
+        llama = self._llama
+        head = llama.llama_model_n_embd(self._model) // llama.llama_model_n_head(self._model)
+        architecture = self._meta(b"general.architecture")
+        widths = [
+            int(self._meta(architecture + b".attention." + part) or head) for part in (b"key_length", b"value_length")
+        ]
+        values = llama.llama_model_n_head_kv(self._model) * sum(widths)
+        if way == "q8_0" and (self._exact or any(width % Q8_BLOCK for width in widths)):
+            raise EngineError(f"{self._name}: 8-bit cells are not for this model")
+        each = Fraction(34, 32) if way == "q8_0" else 4 if self._exact else 2
+        return int(llama.llama_model_n_layer(self._model) * values * each)
+
+    def reserve(self, tokens: int, *, block: int = 1, way: Attention | None = None) -> None:
         """Make room for `tokens`, and for `block` of them entered at once; what was held is dropped if it must grow.
+
+        `way` says how it attends and what its cells are; None leaves that to the engine, or to what is there.
 
         Raises: EngineError if the cells cannot be allocated.
         """
-        if self._cells >= tokens and self._block >= block:
+        if self._cells >= tokens and self._block >= block and way in (None, self._way):
             return
         self._free_context()
+        way = way or self.way_for(tokens, block)
         params = self._llama.llama_context_default_params()
-        params.n_ctx = -(-tokens // CELLS_STEP) * CELLS_STEP
+        params.n_ctx = cells_for(tokens)
         params.n_batch = params.n_ubatch = max(CHUNK_TOKENS, block)
         params.n_outputs_max = 1  # only a chunk's last token is scored: no buffer of chunk x vocabulary
         params.n_threads, params.n_threads_batch = self._generation_threads(), self._threads
         params.no_perf = True
         if self._exact:
             params.type_k = params.type_v = self._llama.GGML_TYPE_F32
-        if self._scores_fit(int(params.n_ubatch) * int(params.n_ctx)):
+        elif way == "q8_0":
+            params.type_k = params.type_v = self._llama.GGML_TYPE_Q8_0
+        if way == "plain":
             params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        elif not self.on_gpu:  # there llama.cpp knows best
+            params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._context = self._llama.llama_init_from_model(self._model, params)
         if not self._context:
             self._context = None
             raise EngineError(f"{self._name}: llama.cpp has no memory for {tokens} tokens; ask for fewer frames")
-        self._cells, self._block = int(params.n_ctx), int(params.n_batch)
+        self._cells, self._block, self._way = int(params.n_ctx), int(params.n_batch), way
 
     def _scores_fit(self, scores: int) -> bool:
         """Whether plain attention is affordable: on a CPU it is as fast and three times as exact as flash attention.
@@ -180,6 +222,10 @@ class LlamaCppEngine:
         """Whether the model itself calls this token an end of text."""
         return bool(self._llama.llama_vocab_is_eog(self._vocabulary, token))
 
+    def release(self) -> None:
+        """Free the cells and the buffers that go with them; what was held is dropped."""
+        self._free_context()
+
     def close(self) -> None:
         """Free the cells and the model; closing twice is fine."""
         self._free_context()
@@ -199,9 +245,10 @@ class LlamaCppEngine:
     def _generation_threads(self) -> int:
         return max(1, min(self._threads, int(self._llama.llama_model_size(self._model)) // BYTES_PER_THREAD))
 
-    def _file_type(self) -> bytes:
-        text = ctypes.create_string_buffer(16)
-        self._llama.llama_model_meta_val_str(self._model, b"general.file_type", text, len(text))
+    def _meta(self, key: bytes) -> bytes:
+        """What the file says under `key`, as text; empty where it says nothing."""
+        text = ctypes.create_string_buffer(64)
+        self._llama.llama_model_meta_val_str(self._model, key, text, len(text))
         return text.value
 
     def _memory(self) -> Any:
@@ -212,6 +259,7 @@ class LlamaCppEngine:
             self._llama.llama_free(self._context)
         self._context = None
         self._cells = self._block = self._length = 0
+        self._way = None
 
     def _offload(self, device: DeviceName) -> bool:
         possible = bool(self._llama.llama_supports_gpu_offload())
@@ -221,7 +269,7 @@ class LlamaCppEngine:
 
 
 @functools.cache
-def _library() -> Any:
+def load_library() -> Any:
     """Import llama.cpp once and silence it before it prints anything, unless this logger is at DEBUG."""
     with _waiting_asleep():
         llama_cpp = import_native("llama_cpp")

@@ -1,0 +1,140 @@
+"""From a question to a plan that fits under the ceiling: look at the process, classify, and let the arithmetic decide.
+
+Nothing is decoded here, and no engine is opened but the Inductor's, once it is clear that the smallest plan fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tam_edge.runtime.answer import StageClock
+from tam_edge.runtime.budget import MIB, MemoryLimit, resident_bytes
+from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
+from tam_edge.runtime.footprint import Case, Thrift
+from tam_edge.runtime.frames import VideoInfo
+from tam_edge.runtime.inductor import TaskEstimate
+from tam_edge.runtime.parts import Parts
+from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
+from tam_edge.runtime.prompt import Prompt
+from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
+from tam_edge.runtime.vision import chunk_frames
+
+OPENING_BYTES = LIBRARY_BYTES["av"] + 16 * MIB
+"""What importing the decoders and looking at a video's first frame takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question, with what only a session knows about it."""
+
+    info: VideoInfo
+    """The video."""
+    question: str
+    """The question, checked."""
+    max_tokens: int
+    """Longest answer."""
+    given: Plan | None
+    """A plan to repeat; None: one is made."""
+    wishes: Limits
+    """What a plan must stay within."""
+    decide: Callable[[TaskEstimate, Limits], Plan]
+    """The plan for a question of this kind, within limits: by the rules, or one looked at before that is as good."""
+    prompt_of: Callable[[Plan], Prompt]
+    """The prompt for a plan, without earlier turns."""
+    history_tokens: Callable[[Plan], int]
+    """Most tokens of earlier turns beside a plan."""
+    seen: Callable[[Plan], bool]
+    """Whether the language model holds a plan's frames already, with room for the question and its history."""
+    kept_features_bytes: int
+    """Patch features that may be kept for later questions."""
+
+
+def check_start(parts: Parts, limit: MemoryLimit) -> None:
+    """Refuse a ceiling under which not even a video can be opened; with more, the video's needs are known first.
+
+    Raises: MemoryLimitError naming what the smallest plan needs.
+    """
+    if resident_bytes() + OPENING_BYTES > limit.limit_bytes:
+        check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+
+
+def admitted(
+    request: Request, parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, clock: StageClock
+) -> Admission:
+    """The plan for a question, and the savings with which it fits.
+
+    `features_bytes` are held from earlier questions, `index_bytes` by a video that was opened and not looked at yet.
+
+    Raises: MemoryLimitError, UsageError, QuestionError, EngineError.
+    """
+    manifest = parts.bundle.manifest
+    least = manifest.least_visual_tokens
+
+    def setting() -> Setting:
+        return _setting(parts, features_bytes, index_bytes, limit, request.info)
+
+    def case_of(plan: Plan) -> Case:
+        prompt = request.prompt_of(plan)
+        return Case(
+            visual_tokens=plan.visual_tokens,
+            frames=plan.frames,
+            grid=plan.grid,
+            images=plan.images,
+            before_tokens=len(prompt.before) + (prompt.images - 1) * len(prompt.between),
+            room_tokens=prompt.text_tokens + request.history_tokens(plan) + request.max_tokens,
+            seen=request.seen(plan),
+        )
+
+    def plan_for(estimate: TaskEstimate, tokens: int | None) -> Plan:
+        limits = replace(request.wishes, visual_tokens=tokens)
+        plan = request.decide(estimate, limits)
+        if tokens is None or plan.visual_tokens <= tokens or request.seen(plan):
+            return plan
+        return make_plan(estimate, request.info, manifest, limits)  # what was preferred has to be looked at again
+
+    given = request.given
+    if given is not None:
+        check_plan(given, request.info, manifest)
+    start = Thrift(chunk_frames=chunk_frames(request.info), features_bytes=request.kept_features_bytes)
+    with clock.stage("load"):
+        _import(setting, parts, start)
+        if given is not None:
+            return admit(setting(), lambda _: given, case_of, given.visual_tokens, start)
+        unknown = TaskEstimate(request.question, manifest.routing.tasks[0].name, 0.0, {})
+        smallest = case_of(plan_for(unknown, least))  # before the process is looked at: it loads a tokenizer
+        check_least(setting(), smallest, start)
+        inductor = parts.inductor()
+    with clock.stage("inductor"):
+        [estimate] = inductor.classify([request.question])
+    return admit(setting(), lambda tokens: plan_for(estimate, tokens), case_of, least, start)
+
+
+def _import(setting: Callable[[], Setting], parts: Parts, start: Thrift) -> None:
+    """Import what answering needs, if the ceiling has room for that; what it takes is known from then on."""
+    now = setting()
+    if now.standing.imported_bytes > now.limit.limit_bytes:
+        check_least(now, _least_case(parts), start)
+    import_libraries()
+    parts.load_tokenizers()
+
+
+def _least_case(parts: Parts) -> Case:
+    """The smallest plan about anything, before its text is known."""
+    manifest = parts.bundle.manifest
+    return Case(visual_tokens=manifest.least_visual_tokens, room_tokens=manifest.language.max_output_tokens)
+
+
+def _setting(
+    parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, info: VideoInfo | None
+) -> Setting:
+    standing = held_now(
+        parts.open_bytes(),
+        parts.code_bytes(),
+        features_bytes,
+        index_bytes,
+        parts.tokenizers_bytes(),
+        parts.threads,
+        parts.may_use_gpu,
+    )
+    return Setting(parts.bundle.manifest, standing, info, limit)
