@@ -12,8 +12,8 @@ Everything that runs on the device, one file per stage. Read these files in this
 8. `session.py`    `VideoQA`: the calls above, in this order
 
 Around them: `errors.py`, `manifest.py` and `bundle.py` (what the device was given), `device.py`, `budget.py` and
-`footprint.py` (what it has and what is needed), `engines/` (what runs a file), `parts.py` (what is open), `admission.py` and
-`ceiling.py` (what gives way below a ceiling), `answer.py` and `stream.py`.
+`footprint.py` (what it has and what is needed), `admission.py` and `ceiling.py` (what gives way below a ceiling),
+`engines/` (what runs a file), `parts.py` (what is open), `answer.py` and `stream.py`.
 """
 
 from tam_edge.runtime.answer import Answer, Evidence, Timings

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_SEEK_PACKETS = 24  # reading this many takes as long as a seek; measured
+_SEEK_PACKETS = 24  # reading about this many takes as long as a seek
 _RESTART_FRAMES = 4  # decoding so few costs less than what a decoder with threads loses when it starts anew
 _MOST_HELD_PACKETS = 1024
 _UNINDEXED_GAP_SECONDS = 10  # without an index a seek may land before where we are: only try far ahead

@@ -79,7 +79,7 @@ def test_the_last_frame_has_noted_the_answers_about_the_whole_clip() -> None:
         assert str(last["light changes"]) == str(len(scene.light_changes))
         assert last["most at once"] <= int(answers["count at once"])
         assert last["seen so far"] <= int(answers["count"])
-        end = max(frame for frame, _ in new_events(view, shown(view)))
+        end = max(frame for frame, _ in new_events(view))
         ended = dict(zip(LATE_FIELDS, notes[end].tolist(), strict=True))
         for which, event in (("first", scene.events[0]), ("last", scene.events[-1]), ("prior", scene.events[-2])):
             subject = SUBJECTS.index(event.subject) + 1 if event.subject in SUBJECTS else 0
@@ -119,7 +119,7 @@ def test_who_comes_and_goes_is_noted_when_it_shows() -> None:
         for kind in noted:
             noted[kind] += int((notes == kind).sum())
         stays = {f"person in {colour}": stay for colour, stay in view.scene.stays().items()}
-        for frame, event in new_events(view, there):
+        for frame, event in new_events(view):
             if event.text.endswith("arrives") and event.subject in stays:
                 assert event.seconds <= view.times[frame]
                 assert not there[frame - 1, COMING_AND_GOING.index(event.subject)]

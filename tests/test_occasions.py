@@ -11,7 +11,7 @@ from tam_edge.models.recipe.glances import named_words
 from tam_edge.models.recipe.notes import LATE_FIELDS, UNKNOWN, late_notes
 from tam_edge.models.recipe.occasions import find_occasions, mentioned
 from tam_edge.models.recipe.pack import answering_rows, pack
-from tam_edge.models.recipe.sightings import new_events, shown
+from tam_edge.models.recipe.sightings import new_events
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 from tam_edge.models.recipe.views import View, clip_view
 from tam_edge.models.street import make_scene
@@ -55,7 +55,7 @@ def test_what_a_question_mentions_is_looked_up_where_it_shows(tokenizer: Tokeniz
         asked = [question for question in view.asked if question.family in FAMILIES]
         packed = pack(tokenizer, view, asked)
         rows, cells = find_occasions(tokenizer, view, asked, packed).mentions
-        new = new_events(view, shown(view))
+        new = new_events(view)
         first = len(packed.before) + packed.visual_tokens
         for row, looked_at in zip(rows.tolist(), cells, strict=True):
             at = max(index for index, start in enumerate(packed.starts) if first + start <= row)
@@ -83,7 +83,7 @@ def test_an_answer_is_looked_up_where_it_is_noted(tokenizer: Tokenizer, views: l
             question = asked[begins.index(row)]
             kinds = notes[frames, list(LATE_FIELDS).index(f"{noted_in[question.family]} kind")]
             assert len(set(kinds.tolist())) == 1 and kinds[0] not in (0, UNKNOWN)
-            since = min(frame for frame, event in new_events(view, shown(view)) if event.text == question.answer)
+            since = min(frame for frame, event in new_events(view) if event.text == question.answer)
             assert since <= frames[0]
             checked[question.family] += 1
     assert min(checked.values()) > 5

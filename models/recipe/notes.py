@@ -120,7 +120,7 @@ def _news(view: View, there: Tensor, index: int) -> list[int]:
 def early_notes(view: View) -> Tensor:
     """[N, EARLY_FIELDS] int64."""
     there = shown(view)
-    events = new_events(view, there)
+    events = new_events(view)
     notes = []
     for index in range(len(view.times)):
         new = [event for frame, event in events if frame == index]
@@ -132,7 +132,7 @@ def early_notes(view: View) -> Tensor:
 def late_notes(view: View) -> Tensor:
     """[N, LATE_FIELDS] int64."""
     there, scene = shown(view), view.scene
-    events = new_events(view, there)
+    events = new_events(view)
     # Frames too far apart leave open which of two things came first.
     in_order = len({frame for frame, _ in events}) == len(events)
     switches = {person.colour: person.switches for person in scene.people}

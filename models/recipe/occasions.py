@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tam_edge.models.recipe.notes import closing_rows
 from tam_edge.models.recipe.pack import Packed, answering_rows, row_of_character
-from tam_edge.models.recipe.sightings import new_events, shown
+from tam_edge.models.recipe.sightings import new_events
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.doubts import CANNOT_TELL
 from tam_edge.models.street.question import Question
@@ -51,7 +51,7 @@ def mentioned(scene: Scene, question: Question) -> list[tuple[int, Event]]:
 
 def find_occasions(tokenizer: Tokenizer, view: View, asked: list[Question], packed: Packed) -> Occasions:
     """What the questions about events among `asked` look up; where frames too far apart leave that open, nothing."""
-    new = new_events(view, shown(view))
+    new = new_events(view)
     frames = {event: frame for frame, event in new}
     lookups = _Lookups(view, len(set(frames.values())) == len(new), frames)
     mentions: list[tuple[int, Tensor]] = []

@@ -40,10 +40,12 @@ def shown(view: View) -> Tensor:
     return (pool(patches.float(), view.grid) >= SHOWN).any(1)
 
 
-def new_events(view: View, there: Tensor) -> list[tuple[int, Event]]:
-    """The events that show in between two frames, each with the later frame's index; `there` is what `shown` gave."""
+@lru_cache(maxsize=4)
+def new_events(view: View) -> tuple[tuple[int, Event], ...]:
+    """The events that show in between two frames, each with the later frame's index, in the frames' order."""
+    there = shown(view)
     found = [(_first_frame(view, event, there), event) for event in view.scene.events]
-    return sorted(((frame, event) for frame, event in found if frame), key=lambda pair: pair[0])
+    return tuple(sorted(((frame, event) for frame, event in found if frame), key=lambda pair: pair[0]))
 
 
 def _first_frame(view: View, event: Event, there: Tensor) -> int | None:
