@@ -12,19 +12,22 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from tam_edge.export import full_size, full_size_bytes
+from tam_edge.export import full_size, full_size_answers, full_size_bytes
 from tam_edge.export.full_size import write_checkpoint
 from tam_edge.export.full_size_bytes import bundle_bytes
 from tam_edge.export.full_size_files import CONTROL_TOKENS, tokenizer
 from tam_edge.export.full_size_shapes import TEXT_SHAPES, VISION_SHAPES, shapes
 from tam_edge.export.full_size_vision import _encoder, bench
+from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.source import ImportOptions, read_source
 from tam_edge.export.vision import vision_graph
 from tam_edge.quant.encoder import shrink
 from tam_edge.quant.graph import sites
 from tam_edge.quant.graph_file import read_graph, weight_bytes
+from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.errors import UsageError
 
+SAMPLE = default_bundle_path().parent / "street" / "sample.mp4"
 TINY = TEXT_SHAPES["tiny"], VISION_SHAPES["tiny"]
 
 
@@ -148,3 +151,23 @@ def test_the_script_writes_a_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "c").iterdir()}
     assert {"config.json", "preprocessor_config.json", "tokenizer.json", "model-00001-of-00001.safetensors"} <= names
+
+
+def test_bundles_are_asked_in_turns_and_their_figures_make_a_table(checkpoint, tmp_path):
+    bundles = [tmp_path / name for name in ("plain", "eighth")]
+    for bundle, precision in zip(bundles, ("f32", "Q8_0"), strict=True):
+        export_checkpoint(checkpoint, bundle, ImportOptions(precision=precision))
+    measured = full_size_answers.measure(bundles, SAMPLE, frames=2, rounds=1, threads=1)
+    assert list(measured) == ["plain", "eighth"]
+    for figures in measured.values():
+        assert list(figures) == list(full_size_answers.COLUMNS)
+        assert all(figure > 0 for figure in figures.values())
+        assert figures["vision_ms_per_frame"] < figures["first_token_ms"]
+    lines = full_size_answers.table(measured).splitlines()
+    assert [line.split(" | ")[0] for line in lines] == ["| bundle", "| ---", "| plain", "| eighth"]
+    assert {line.count("|") for line in lines} == {2 + len(full_size_answers.COLUMNS)}
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match="nothing-here"):
+        full_size_answers.measure([tmp_path / "nothing-here"], SAMPLE, frames=2, rounds=1, threads=1)
