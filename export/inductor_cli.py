@@ -35,8 +35,14 @@ def train(
         Path | None,
         typer.Option("--queries", metavar="FOLDER", help="Labelled and public questions, if you have them."),
     ] = None,
+    without_queries: Annotated[
+        bool, typer.Option("--without-queries", help="Leave them out, even where they lie beside the project.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of head and data.")] = 0,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="CPU threads.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, help="Fold models tuned at the same time.")
+    ] = 1,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="CPU threads of one process.")] = 1,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Fine-tune an Inductor and measure it by cross-validation. A stopped run goes on where it was."""
@@ -48,8 +54,11 @@ def train(
 
     if queries is not None and not queries.is_dir():
         raise UsageError(f"--queries {queries} is no folder: leave it out where you have none")
+    if queries is not None and without_queries:
+        raise UsageError("--queries and --without-queries exclude each other: give one of them")
     torch.set_num_threads(threads)
-    metrics = train_inductor(run, base=base, queries=queries or default_queries(), seed=seed).metrics
+    sets = None if without_queries else queries or default_queries()
+    metrics = train_inductor(run, base=base, queries=sets, seed=seed, processes=processes).metrics
     print(json.dumps(metrics) if as_json else figures_table(metrics))
 
 

@@ -154,6 +154,20 @@ def test_a_llama_style_folder_is_trained_by_the_same_code(llama, tmp_path):
     assert report.metrics["pieces"] == 600
 
 
+def test_pieces_tuned_side_by_side_are_the_same(bert, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the processes know nothing of what is changed here
+    monkeypatch.setattr(recipe, "STREET_SCENES", 40)
+    monkeypatch.setattr(inductor_metrics, "UNSEEN_STREET_SCENES", 5)
+    figures = [
+        train_inductor(tmp_path / str(processes), base=bert, recipe=short(2, 1), processes=processes).metrics
+        for processes in (1, 2)
+    ]
+    assert len({json.dumps(one | {"minutes": 0}) for one in figures}) == 1
+    for piece in ("", "fold-0", "fold-4"):
+        weights = [(tmp_path / str(run) / piece / "model.safetensors").read_bytes() for run in (1, 2)]
+        assert weights[0] == weights[1], piece
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(bert, tmp_path, monkeypatch):
     train_inductor(tmp_path / "whole", base=bert, recipe=short(6, 2))
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
@@ -199,3 +213,10 @@ def test_commands_name_what_is_missing(arguments, said, tmp_path, monkeypatch):
     assert (outcome.code, outcome.out) == (2, "")
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_public_questions_are_either_named_or_left_out(tmp_path):
+    told = call("inductor", "train", "--run", tmp_path / "run", "--queries", tmp_path, "--without-queries")
+    assert told.code == 2
+    assert told.err.splitlines()[-1].endswith("--queries and --without-queries exclude each other: give one of them")
+    assert not (tmp_path / "run").exists()

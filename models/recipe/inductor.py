@@ -1,7 +1,5 @@
 """Stage 1: fine-tunes the Inductor and measures it by five-fold cross-validation.
 
-    python -m tam_edge.models.recipe.inductor --out RUN [--base minilm] [--queries DIR] [--seed N]
-
 The wide piece is tuned once, on everything but the labelled questions of all folds, so that what five fold models and
 the shipped one share has seen none of them. Each fold model then sees the other folds' labelled questions, the shipped
 one all of them. RUN gets model.safetensors, config.json, inductor.json, tokenizer.json and metrics.json; a run that was
@@ -10,11 +8,13 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Collection
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ def train_inductor(
     queries: Path | None = None,
     seed: int = 0,
     recipe: Recipe | None = None,
+    processes: int = 1,
 ) -> InductorReport:
     """Train, or go on training, an Inductor in the folder `run`, then measure it.
 
@@ -109,6 +110,7 @@ def train_inductor(
         queries: folder with `labelled.jsonl` and the public sets; without it only the project's own questions are used.
         seed: seeds the head and what every step draws.
         recipe: sizes and lengths; left out, those of the model that ships.
+        processes: how many fold models are tuned at the same time, each with one thread where it is more than one.
 
     Raises:
         UsageError: the base cannot be used, or `run` was begun with another base, seed or set of questions.
@@ -118,10 +120,16 @@ def train_inductor(
     run.mkdir(parents=True, exist_ok=True)
     _check_settings(run, {"base": str(base), "seed": seed, "queries": queries is not None})
     work = _Work(run, queries, street_groups(range(STREET_SCENES)), seed, recipe or Recipe())
-    wide, tokenizer = _wide(work, base)
-    for fold in range(FOLDS):
-        _ask_fold(work, fold, wide, tokenizer)
-    model, _ = _tuned(work, "shipped", run, wide, tokenizer, held_out_folds=())
+    _wide(work, base)
+    pieces = (*range(FOLDS), None)
+    if processes == 1:
+        for fold in pieces:
+            _piece(work, fold)
+    else:
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, spawned, torch.set_num_threads, (1,)) as pool:
+            list(pool.map(partial(_piece, work), pieces))
+    model, tokenizer = load_inductor(run), _tokenizer(work)
     metrics = cross_validated(
         read_labelled(queries), [load_answers(run / f"fold-{fold}.json") for fold in range(FOLDS)]
     )
@@ -143,23 +151,6 @@ def default_queries() -> Path | None:
     return QUERIES if QUERIES.is_dir() else None
 
 
-def main() -> None:
-    """The command line of this stage."""
-    parser = argparse.ArgumentParser(prog="python -m tam_edge.models.recipe.inductor", description="train the Inductor")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--base", default=MINILM, help=f"{MINILM}, or a checkpoint folder")
-    parser.add_argument("--queries", type=Path, help="folder with labelled.jsonl and the public sets' own files")
-    parser.add_argument("--without-queries", action="store_true", help="train on the project's own questions only")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if options.queries is not None and not options.queries.is_dir():
-        parser.error(f"--queries {options.queries}: there is no such folder")
-    torch.set_num_threads(1)
-    queries = None if options.without_queries else options.queries or default_queries()
-    report = train_inductor(options.out, base=options.base, queries=queries, seed=options.seed)
-    print(json.dumps(report.metrics))
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What every piece of one run shares."""
@@ -171,11 +162,15 @@ class _Work:
     recipe: Recipe
 
 
-def _wide(work: _Work, base: str | Path) -> tuple[QuestionClassifier, Tokenizer]:
-    """The model every other one starts from, and the tokenizer they share."""
+def _tokenizer(work: _Work) -> Tokenizer:
+    return Tokenizer.from_file(str(work.run / TOKENIZER_FILE))
+
+
+def _wide(work: _Work, base: str | Path) -> None:
+    """Train the model every other one starts from, and leave the tokenizer they share."""
     folder, tokenizer_file, tuning = work.run / WIDE_FOLDER, work.run / TOKENIZER_FILE, work.recipe.wide
     if (folder / TOKENIZER_FILE).is_file():
-        return load_inductor(folder), Tokenizer.from_file(str(tokenizer_file))
+        return
     sets = collect(work.queries, work.street, held_out_folds=range(FOLDS))
     start = trimmed(load_base(base), vocabulary_texts(sets, work.seed), work.recipe.pieces, work.recipe.max_tokens)
     start.tokenizer.save(str(tokenizer_file))
@@ -185,33 +180,29 @@ def _wide(work: _Work, base: str | Path) -> tuple[QuestionClassifier, Tokenizer]
     save_inductor(wide, folder)
     start.tokenizer.save(str(folder / TOKENIZER_FILE))  # last: it says that the folder is complete
     (work.run / f"{tuning.stage.name}.pt").unlink(missing_ok=True)
-    return wide, start.tokenizer
 
 
-def _ask_fold(work: _Work, fold: int, wide: QuestionClassifier, tokenizer: Tokenizer) -> None:
-    """Train the model that does not see a fold, and keep what it says to its questions."""
+def _piece(work: _Work, fold: int | None) -> None:
+    """Train the model that does not see a fold, and keep what it says to its questions; without one, what ships."""
+    if fold is None:
+        _tuned(work, "shipped", work.run, held_out_folds=())
+        return
     name = f"fold-{fold}"
     if (work.run / f"{name}.json").is_file():
         return
-    model, sets = _tuned(work, name, work.run / name, wide, tokenizer, held_out_folds=(fold,))
-    save_answers(ask_fold(model, tokenizer, sets.held_out, sets.phrases), work.run / f"{name}.json")
+    model, sets = _tuned(work, name, work.run / name, held_out_folds=(fold,))
+    save_answers(ask_fold(model, _tokenizer(work), sets.held_out, sets.phrases), work.run / f"{name}.json")
 
 
 def _tuned(
-    work: _Work,
-    name: str,
-    folder: Path,
-    wide: QuestionClassifier,
-    tokenizer: Tokenizer,
-    *,
-    held_out_folds: Collection[int],
+    work: _Work, name: str, folder: Path, *, held_out_folds: Collection[int]
 ) -> tuple[QuestionClassifier, QuestionSets]:
     """Tune from the wide model on all but the held-out folds and save it in `folder`."""
     sets = collect(work.queries, work.street, held_out_folds=held_out_folds)
     if (folder / HEAD_FILE).is_file():
         return load_inductor(folder), sets
     tuning = replace(work.recipe.fold, stage=replace(work.recipe.fold.stage, name=name))
-    model = tune(wide, tokenizer, sets, tuning, work.run, work.seed)
+    model = tune(load_inductor(work.run / WIDE_FOLDER), _tokenizer(work), sets, tuning, work.run, work.seed)
     save_inductor(model, folder)
     (work.run / f"{name}.pt").unlink(missing_ok=True)
     return model, sets
@@ -222,7 +213,3 @@ def _check_settings(run: Path, settings: dict[str, Any]) -> None:
     if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))) != settings:
         raise UsageError(f"{run} was begun with {before}, not {settings}: name another run folder")
     path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -42,9 +42,9 @@ def train_nano(
     run.mkdir(parents=True, exist_ok=True)
     if not (run / TOKENIZER).exists():
         train_tokenizer().save(str(run / TOKENIZER))
-    train_inductor_once = partial(_inductor, run, seed, queries)
+    train_inductor_once = partial(_inductor, run, seed, queries, processes)
     for name, work, count in (
-        ("inductor", train_inductor_once, 1),
+        ("inductor", train_inductor_once, 1),  # which shares its work by pieces, not by steps
         ("eye", partial(_eye, run, seed, scale, eye_of), processes),
         ("noticing", partial(_noticing, run, seed, scale), processes),
         ("symbols", partial(_symbols, run, seed, scale), processes),
@@ -67,9 +67,10 @@ def _tokenizer(run: Path) -> Tokenizer:
     return Tokenizer.from_file(str(run / TOKENIZER))
 
 
-def _inductor(run: Path, seed: int, queries: Path | None) -> None:
+def _inductor(run: Path, seed: int, queries: Path | None, processes: int) -> None:
     if not (run / "inductor" / "metrics.json").exists():
-        train_inductor(run / "inductor", queries=queries or default_queries(), seed=seed)
+        sets = queries or default_queries()
+        train_inductor(run / "inductor", queries=sets, seed=seed, processes=processes)
 
 
 def _eye(run: Path, seed: int, scale: float, eye_of: Path | None) -> None:
