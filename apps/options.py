@@ -31,6 +31,14 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="Memory ceiling, such as 900MiB.  [default: 80% of what is free]"),
 ]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="Most time from a question to the first word of its answer, such as 3s.  [default: as long as it takes]",
+    ),
+]
 Strategy = Annotated[
     str | None,
     typer.Option("--strategy", metavar="NAME", help="How frames become tokens.  [default: the bundle's first]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -134,9 +135,12 @@ class Rates(Entry):
         return 1.0 if way == own else max(1.0, self.attending.get(way, 1.0))
 
     def margin_ms(self, stages_ms: Mapping[str, float]) -> float:
-        """By how much the sum of some stages may be exceeded: their errors are taken to come together."""
-        apart = sum(max(LEAST_SPREAD, self.spread.get(name, 0.0)) * ms for name, ms in stages_ms.items())
-        return max(apart, self.spread.get("whole", 0.0) * sum(stages_ms.values()))
+        """By how much the sum of some stages may be exceeded, by as much as measurements exceeded their figures.
+
+        What single stages are off by is chance, and adds up as such; whole answers show what is off in all of them.
+        """
+        whole = max(LEAST_SPREAD, self.spread.get("whole", 0.0)) * sum(stages_ms.values())
+        return max(whole, math.hypot(*(self.spread.get(name, 0.0) * ms for name, ms in stages_ms.items())))
 
 
 def _run_ms(curve: Sequence[ChunkCost], frames: int) -> float:

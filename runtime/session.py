@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import get_args
 
 from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
@@ -15,7 +14,7 @@ from tam_edge.runtime.calibration import Calibrated, place_of, read_rates
 from tam_edge.runtime.ceiling import Admission
 from tam_edge.runtime.deadline import checked_deadline
 from tam_edge.runtime.device import probe_device
-from tam_edge.runtime.engines import DeviceName
+from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.history import Asked, Turn, check_history
@@ -70,10 +69,7 @@ class VideoQA:
 
         Raises: BundleError, MemoryLimitError, UsageError.
         """
-        if device not in get_args(DeviceName):
-            raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot work: ask for at least 1")
+        check_engine_options(device, threads)
         steady_heap()
         profile = probe_device()
         checked = load_bundle(default_bundle_path() if bundle is None else bundle)

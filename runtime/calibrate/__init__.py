@@ -31,7 +31,7 @@ from tam_edge.runtime.calibrate.vision import (
 )
 from tam_edge.runtime.calibration import Calibrated, Place, place_of, versions, write_rates
 from tam_edge.runtime.device import probe_device
-from tam_edge.runtime.engines import DeviceName
+from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.rates import Rates
 from tam_edge.runtime.session import VideoQA
@@ -52,6 +52,7 @@ def calibrate(
 
     Raises: BundleError, MemoryLimitError, UsageError, EngineError; TamEdgeError if the cache cannot be written.
     """
+    check_engine_options(device, threads)
     steady_heap()
     profile, checked = probe_device(), load_bundle(default_bundle_path() if bundle is None else bundle)
     limit = memory_limit(memory, profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -69,7 +70,7 @@ def _measured(path: Path, threads: int) -> _Clip:
         first = [0.0]
         last = [(FRAMES - 0.5) / 25]
         every = [(number + 0.5) / 25 for number in range(FRAMES)]
-        opened, alone, all_ms = (rounds(lambda times=times: _take(video, times)) for times in (first, last, every))  # type: ignore[misc]
+        opened, alone, all_ms = (rounds(partial(_take, video, times)) for times in (first, last, every))
     on_the_way = [max(1e-3, (ms - min(opened)) / (FRAMES - 1)) for ms in alone]
     sample = DecodedSample(info.width_px * info.height_px / 1e6, path.stat().st_size / FRAMES / 1e3, median(on_the_way))
     shown_ms = max(0.0, (median(all_ms) - median(alone)) / (FRAMES - 1))
@@ -100,8 +101,8 @@ def _still_cost(folder: Path, book: Book) -> DecoderCost:
     points = list[tuple[float, list[float]]]()
     for size in SIZES_PX:
         with closing(open_video(str(make_still(size, folder)))) as video:
-            points.append((size[0] * size[1] / 1e6, rounds(lambda video=video: _take(video, [0.0]))))  # type: ignore[misc]
+            points.append((size[0] * size[1] / 1e6, rounds(partial(_take, video, [0.0]))))
     found = line([(size, median(took)) for size, took in points])
-    for size, took in points:
-        book.note("decode", took, found.at(size))
+    for megapixels, took in points:
+        book.note("decode", took, found.at(megapixels))
     return DecoderCost(frame_ms=found.fixed_ms, megapixel_ms=found.each_ms, kilobyte_ms=0.0)

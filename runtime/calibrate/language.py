@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -14,7 +15,6 @@ from tam_edge.runtime.calibrate.vision import QUESTION, Fits, Opened, Progress
 from tam_edge.runtime.engines import choose_engine
 from tam_edge.runtime.figures import memory_of, ways_to_attend
 from tam_edge.runtime.footprint import Case, Thrift
-from tam_edge.runtime.language import LanguageModel
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.rates import Line, PrefillCost
 from tam_edge.runtime.schema import Attention
@@ -39,25 +39,25 @@ class LanguageCosts:
 def measure_language(parts: Parts, opened: Opened, book: Book, fits: Fits, progress: Progress) -> LanguageCosts:
     """Enter ever more tokens, as many as fit below the ceiling."""
     progress("opening the language model")
-    opened.open(_ROLE, book, parts.language, lambda: parts.close_stage("language"))
-    prefix, lengths = _Prefix(parts.language(), parts), list(_lengths(parts, fits))
-    cold = prefix.enter(lengths[0])  # reads the file in and makes the cells
+    prefix, lengths = _Prefix(parts), list(_lengths(parts, fits))
+    # The first run reads the file in and makes the cells.
+    first = partial(prefix.enter, lengths[0])
+    opened.measure(_ROLE, book, parts.language, lambda: parts.close_stage("language"), first)
     samples, tokens = list[PrefillSample](), list[tuple[float, list[float]]]()
     for length in lengths:
         progress(f"{length} tokens into the language model")
         prefix.enter(length)  # makes room
-        took = repeated(lambda length=length: prefix.enter(length))  # type: ignore[misc]
+        took = repeated(partial(prefix.enter, length))
         samples += [PrefillSample(length, 0, ms) for ms in took]
-        samples += [PrefillSample(_TEXT_TOKENS, length, ms) for ms in repeated(lambda: prefix.read(_TEXT_TOKENS))]
-        tokens.append((length, repeated(lambda: prefix.read(1))))
+        samples += [PrefillSample(_TEXT_TOKENS, length, ms) for ms in repeated(partial(prefix.read, _TEXT_TOKENS))]
+        tokens.append((length, repeated(partial(prefix.read, 1))))
         if median(took) > 1000 * LONG_SECONDS:
             break
     cost, token = prefill_cost(samples), line([(length, median(each)) for length, each in tokens])
     for sample in samples:
         book.note("prefill", [sample.ms], cost.at(sample.tokens, sample.before))
-    for length, each in tokens:
-        book.note("generate", each, token.at(length))
-    opened.first_run_ms[_ROLE] = max(0.0, cold - cost.at(lengths[0], 0))
+    for behind, each in tokens:
+        book.note("generate", each, token.at(behind))
     attending = _attending(parts, prefix, lengths[min(1, len(lengths) - 1)])
     parts.close_stage("language")
     return LanguageCosts(cost, attending, token)
@@ -84,23 +84,24 @@ def _attending(parts: Parts, prefix: _Prefix, length: int) -> dict[str, float]:
 
 def _way_ms(prefix: _Prefix, length: int, way: Attention) -> float:
     prefix.enter(length, way)  # makes cells of its kind
-    return median(repeated(lambda: prefix.enter(length, way)))
+    return median(repeated(partial(prefix.enter, length, way)))
 
 
 class _Prefix:
     """Enters visual tokens that show nothing, and text behind them, as an answer does."""
 
-    def __init__(self, language: LanguageModel, parts: Parts) -> None:
-        self._language = language
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._width = parts.bundle.manifest.language.embedding_width
         encoded = parts.tokenizer().encode(QUESTION, add_special_tokens=False).ids
         self._ids = tuple((encoded * _TEXT_TOKENS)[:_TEXT_TOKENS])
 
     def enter(self, tokens: int, way: Attention | None = None) -> float:
         """Milliseconds for so many visual tokens."""
-        noise = np.random.default_rng(tokens).standard_normal((tokens, self._width), np.float32) / 50
-        return timed(lambda: self._language.see((), noise, _TEXT_TOKENS, way=way))
+        noise = np.random.default_rng(0).standard_normal((tokens, self._width), np.float32)
+        noise *= np.float32(0.02)
+        return timed(lambda: self._parts.language().see((), noise, _TEXT_TOKENS, way=way))
 
     def read(self, tokens: int) -> float:
         """Milliseconds for so many tokens of text behind them."""
-        return timed(lambda: self._language.read(self._ids[:tokens]))
+        return timed(lambda: self._parts.language().read(self._ids[:tokens]))

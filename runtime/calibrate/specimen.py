@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tam_edge.runtime.natives import import_native
 
-FRAMES = 24
+FRAMES = 16
 """Frames of a clip, of which only the first is a key frame."""
-SIZES_PX = ((320, 180), (960, 540))
+SIZES_PX = ((320, 180), (768, 432))
 """Width and height."""
 _QUIET_X265 = {"x265-params": "log-level=none"}
 _FEW, _MANY = {"b": "150k"}, {"b": "12M"}

@@ -12,7 +12,7 @@ ROUNDS_SECONDS = 0.5
 LONG_SECONDS = 5.0
 """A measurement that took this long is not repeated, and is the last of its row."""
 SPREAD_SHARE = 0.9
-"""Share of the measurements that stay below a stage's spread."""
+"""Share of the measured time that stays below a stage's spread."""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -46,7 +46,7 @@ class Book:
     """Figures by stage, and by how much single measurements exceeded them."""
 
     def __init__(self) -> None:
-        self._excess: dict[str, list[float]] = {}
+        self._excess: dict[str, list[tuple[float, float]]] = {}  # by how much of its figure, and the figure
 
     def middle(self, stage: str, measured: Sequence[float]) -> float:
         """The median of measurements, which is noted as their figure."""
@@ -57,13 +57,20 @@ class Book:
     def note(self, stage: str, measured: Sequence[float], figure: float) -> None:
         """Compare measurements with the figure that they gave."""
         if figure > 0:
-            self._excess.setdefault(stage, []).extend(max(0.0, ms / figure - 1) for ms in measured)
+            self._excess.setdefault(stage, []).extend((max(0.0, ms / figure - 1), figure) for ms in measured)
 
     def spread(self) -> dict[str, float]:
-        """By how much nine in ten measurements of each stage exceed their figure at most."""
-        return {stage: high(some, SPREAD_SHARE) for stage, some in self._excess.items()}
+        """By how much measurements exceed their figure: what all but the worst stay below.
+
+        By time, not by number: what took long says more about a stage that takes long.
+        """
+        return {stage: _high(some) for stage, some in self._excess.items()}
 
 
-def high(values: Sequence[float], share: float) -> float:
-    """The value that a share of `values` does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+def _high(excess: Sequence[tuple[float, float]]) -> float:
+    left = (1 - SPREAD_SHARE) * sum(weight for _, weight in excess)
+    for value, weight in sorted(excess, reverse=True):
+        left -= weight
+        if left < 0:
+            return value
+    return 0.0

@@ -10,7 +10,6 @@ from statistics import median
 from time import perf_counter
 
 from tam_edge.runtime.calibrate.specimen import make_specimen, specimens
-from tam_edge.runtime.calibrate.stopwatch import high
 from tam_edge.runtime.calibrate.vision import QUESTION
 from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.errors import MemoryLimitError
@@ -21,7 +20,6 @@ ROUNDS = 3
 """How often each plan is answered."""
 MOST_SECONDS = 30.0
 """No further answer begins after this long."""
-SPREAD_SHARE = 0.95
 
 
 def tried(rates: Rates, ask_with: Callable[[Calibrated], VideoQA], progress: Callable[[str], None]) -> Rates:
@@ -29,8 +27,8 @@ def tried(rates: Rates, ask_with: Callable[[Calibrated], VideoQA], progress: Cal
     progress("whole answers")
     measured = list(_answers(rates, ask_with))
     overhead_ms = max(0.0, median(took - predicted for predicted, took in measured))
-    off = [max(0.0, took / (predicted + overhead_ms) - 1) for predicted, took in measured]
-    spread = {**rates.spread, "whole": high(off, SPREAD_SHARE)}
+    worst = max(took / (predicted + overhead_ms) - 1 for predicted, took in measured)
+    spread = {**rates.spread, "whole": max(0.0, worst)}
     return rates.model_copy(update={"overhead_ms": overhead_ms, "spread": spread})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tam_edge.runtime.calibrate.fitting import line
-from tam_edge.runtime.calibrate.stopwatch import LONG_SECONDS, Book, rounds, timed
+from tam_edge.runtime.calibrate.stopwatch import LEAST_ROUNDS, LONG_SECONDS, Book, rounds, timed
 from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
@@ -35,18 +37,22 @@ class Opened:
     first_run_ms: dict[str, float] = field(default_factory=dict)
     """What the first run takes beyond a later one."""
 
-    def open(
-        self, role: str, book: Book, work: Callable[[], object], before: Callable[[], object] = lambda: None
+    def measure(
+        self,
+        role: str,
+        book: Book,
+        opening: Callable[[], object],
+        closing: Callable[[], object],
+        run: Callable[[], object],
     ) -> None:
-        """Measure what opening an engine takes; it is open at the end."""
-        self.opening_ms[role] = book.middle("load", rounds(work, before))
-
-    def run(self, role: str, stage: str, book: Book, work: Callable[[], object]) -> float:
-        """Milliseconds of a run, the first one measured apart."""
-        cold = timed(work)
-        usual = book.middle(stage, rounds(work))
-        self.first_run_ms.setdefault(role, max(0.0, cold - usual))
-        return usual
+        """Open an engine and run it, some times over; it is open at the end."""
+        opened, cold = list[float](), list[float]()
+        for _ in range(LEAST_ROUNDS):
+            closing()
+            opened.append(timed(opening))
+            cold.append(timed(run))
+        self.opening_ms[role] = book.middle("load", opened)
+        self.first_run_ms[role] = max(0.0, median(cold) - median(rounds(run)))
 
 
 def plan_for(parts: Parts, frames: int, grid: int | None = None) -> Plan:
@@ -65,9 +71,12 @@ def encoder_names(parts: Parts) -> list[str]:
 
 def measure_inductor(parts: Parts, opened: Opened, book: Book) -> float:
     """Milliseconds until a question has its task type."""
-    opened.open("inductor.engines", book, parts.inductor, lambda: parts.close_stage("inductor"))
-    inductor = parts.inductor()
-    taken = opened.run("inductor.engines", "inductor", book, lambda: inductor.classify([QUESTION]))
+
+    def run() -> None:
+        parts.inductor().classify([QUESTION])
+
+    opened.measure("inductor.engines", book, parts.inductor, lambda: parts.close_stage("inductor"), run)
+    taken = book.middle("inductor", rounds(run))
     parts.close_stage("inductor")
     return taken
 
@@ -78,7 +87,7 @@ def measure_resizing(parts: Parts, book: Book) -> Line:
     points = list[tuple[float, list[float]]]()
     for height, width in _RESIZED_PX:
         frame = np.random.default_rng(0).integers(0, 255, (1, height, width, 3), np.uint8)
-        points.append((height * width / 1e6, rounds(lambda frame=frame: preprocess(frame, spec))))  # type: ignore[misc]
+        points.append((height * width / 1e6, rounds(partial(preprocess, frame, spec))))
     found = line([(size, median(took)) for size, took in points])
     for size, took in points:
         book.note("vision", took, found.at(size))
@@ -90,20 +99,23 @@ def measure_encoder(
 ) -> tuple[ChunkCost, ...]:
     """Runs of an encoder with ever more frames at once, as many as fit below the ceiling."""
     role, spec, plan = f"encoders.{name}.engines", parts.bundle.manifest.encoders[name], plan_for(parts, 1)
+
+    def run(frames: int) -> None:
+        engine = parts.encoder(plan).engine
+        [input_name] = engine.input_names
+        engine.run({input_name: pixels[:frames]})
+
+    def fit(frames: int) -> bool:
+        return frames <= CHUNK_FRAMES and fits(Case(frames=frames), Thrift(chunk_frames=frames))
+
     progress(f"opening the encoder {name}")
-    opened.open(role, book, lambda: parts.encoder(plan), lambda: parts.close_stage("vision"))
-    engine, costs = parts.encoder(plan).engine, list[ChunkCost]()
-    [input_name] = engine.input_names
-    sizes = [1]
-    while 2 * sizes[-1] <= CHUNK_FRAMES and fits(Case(frames=2 * sizes[-1]), Thrift(chunk_frames=2 * sizes[-1])):
-        sizes.append(2 * sizes[-1])
-    for frames in sizes:
+    pixels = np.random.default_rng(0).standard_normal((CHUNK_FRAMES, 3, spec.image_px, spec.image_px), np.float32)
+    opened.measure(role, book, lambda: parts.encoder(plan), lambda: parts.close_stage("vision"), lambda: run(1))
+    costs, frames = list[ChunkCost](), 1
+    while not costs or (fit(frames) and costs[-1].ms < 1000 * LONG_SECONDS):
         progress(f"the encoder {name}, {frames} frame{'s' * (frames > 1)} at once")
-        pixels = np.random.default_rng(0).standard_normal((frames, 3, spec.image_px, spec.image_px), np.float32)
-        taken = opened.run(role, "vision", book, lambda pixels=pixels: engine.run({input_name: pixels}))  # type: ignore[misc]
-        costs.append(ChunkCost(frames=frames, ms=taken))
-        if taken > 1000 * LONG_SECONDS:
-            break
+        costs.append(ChunkCost(frames=frames, ms=book.middle("vision", rounds(partial(run, frames)))))
+        frames *= 2
     return tuple(costs)
 
 
@@ -114,18 +126,29 @@ def measure_projectors(parts: Parts, opened: Opened, book: Book, progress: Progr
     spec = manifest.encoders[encoder]
     values = np.random.default_rng(0).standard_normal((1, spec.grid_side**2, spec.width), np.float32)
     features = PatchFeatures(values, np.zeros(1), ("calibration",), encoder)
+
+    def close() -> None:
+        parts.close_stage("vision")
+
     for grid in manifest.projectors:
-        plan, role = plan_for(parts, 1, grid), f"projectors.{grid}.engines"
+        plan = plan_for(parts, 1, grid)
         if plan.grid != grid:  # not even one frame of it fits into the context: it is never used
             continue
         progress(f"the projector of grid {grid}")
-        opened.open(role, book, lambda plan=plan: parts.strategy(plan), lambda: parts.close_stage("vision"))  # type: ignore[misc]
-        strategy = parts.strategy(plan)
-        run = lambda strategy=strategy, plan=plan: strategy.project([features], plan)  # type: ignore[misc] # noqa: E731
-        found[str(grid)] = opened.run(role, "strategy", book, run)
+        run = partial(_project, parts, plan, features)
+        opened.measure(f"projectors.{grid}.engines", book, partial(parts.strategy, plan), close, run)
+        found[str(grid)] = book.middle("strategy", rounds(run))
     if manifest.images is not None:
         progress("the projector of still images")
-        opened.open("images.projector", book, parts.image_projector, lambda: parts.close_stage("vision"))
-        engine = parts.image_projector()
-        found["images"] = opened.run("images.projector", "strategy", book, lambda: engine.run({"features": values}))
+        run = partial(_project_still, parts, values)
+        opened.measure("images.projector", book, parts.image_projector, close, run)
+        found["images"] = book.middle("strategy", rounds(run))
     return found
+
+
+def _project(parts: Parts, plan: Plan, features: PatchFeatures) -> None:
+    parts.strategy(plan).project([features], plan)
+
+
+def _project_still(parts: Parts, values: NDArray[np.float32]) -> None:
+    parts.image_projector().run({"features": values})
