@@ -10,6 +10,7 @@ from typing import Annotated, cast
 
 import typer
 
+from tam_edge.apps.render import print_notes
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.inductor import check_question
 from tam_edge.runtime.session import VideoQA
@@ -80,7 +81,10 @@ def load(model: Path | None, memory: str | None, device: str, threads: int | Non
     Raises:
         BundleError, MemoryLimitError, UsageError.
     """
-    return VideoQA.load(model, memory=memory, device=cast(DeviceName, device), threads=threads)
+    qa = VideoQA.load(model, memory=memory, device=cast(DeviceName, device), threads=threads)
+    if qa.calibrated.problem is not None:
+        print_notes([qa.calibrated.problem])
+    return qa
 
 
 def opened(qa: VideoQA, videos: list[str], start: float | None, end: float | None) -> AbstractContextManager[Video]:

@@ -114,15 +114,19 @@ def _key_seconds(stream: VideoStream, clock: Clock, extent: Extent) -> float | N
     index, end = stream.index_entries, clock.origin_tick + clock.ticks(extent.duration_seconds)
     if not len(index):
         return None
-    distances = list[int]()
+    apart, last = list[int](), list[int]()
     for i in range(_MOMENTS):
         at = index.search_timestamp(clock.origin_tick + (end - clock.origin_tick) * (2 * i + 1) // (2 * _MOMENTS))
         if at < 0:
             continue
         key = index[at].timestamp
         after = index.search_timestamp(key + 1, backward=False)
-        distances.append((index[after].timestamp if after >= 0 else end) - key)
-    return max(clock.seconds_at(clock.origin_tick + sum(distances) // len(distances)), 1e-3) if distances else None
+        if after >= 0:
+            apart.append(index[after].timestamp - key)
+        else:
+            last.append(end - key)
+    found = apart or last  # the clip's end cuts the last distance short
+    return max(float(sum(found) * clock.time_base / len(found)), 1 / 1000) if found else None
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
