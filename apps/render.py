@@ -106,7 +106,7 @@ def explain_costs(answer: Answer, file: TextIO) -> None:
         memory += f"; GPU {size_text(answer.peak_gpu_bytes)}"
     reused = reused_text(answer.plan.frames, answer.cache)
     rows = [("Reused", reused)] if reused else []
-    _print_rows([*rows, ("Time", took), ("Time", whole), ("Memory", memory), *_predicted_against(answer)], file)
+    _print_rows([*rows, ("Time", took), ("Time", whole), ("Memory", memory), *_against_prediction(answer)], file)
 
 
 def print_row(label: str, text: str) -> None:
@@ -122,20 +122,20 @@ def _predicted_time(plan: Plan) -> str:
     return f"predicted: first token after {milliseconds_text(plan.predicted_ms)} ({parts})"
 
 
-def _predicted_against(answer: Answer) -> list[tuple[str, str]]:
-    """What was predicted of every stage beside what was measured."""
+def _against_prediction(answer: Answer) -> list[tuple[str, str]]:
+    """Of every stage what was measured, and what was predicted."""
     times = [
-        f"{stage} {milliseconds_text(ms)} as {milliseconds_text(getattr(answer.timings, stage))}"
+        f"{stage.replace('_', ' ')} {milliseconds_text(getattr(answer.timings, stage))} of {milliseconds_text(ms)}"
         for stage, ms in answer.predicted_ms.items()
         if ms is not None
     ]
     predicted = answer.plan.predicted_bytes or {}
     sizes = [
-        f"{stage} {size_text(predicted[stage])} as {size_text(held.resident_bytes)}"
+        f"{stage} {size_text(held.resident_bytes)} of {size_text(predicted[stage])}"
         for stage, held in answer.stage_bytes.items()
         if stage in predicted
     ]
-    return [("Predicted", f"{', '.join(some)} measured") for some in (times, sizes) if some]
+    return [("Measured", f"{', '.join(some)} predicted") for some in (times, sizes) if some]
 
 
 def _task_lines(plan: Plan, file: TextIO) -> Iterator[str]:

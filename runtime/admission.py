@@ -177,9 +177,10 @@ def _in_time(
             with suppress(MemoryLimitError):
                 yield option(admit(now, lambda _, plan=plan: plan, case_of, plan.visual_tokens, start))  # type: ignore[misc]
 
-    best, spent = option(found), clock.timings()
+    best = option(found)
     if request.deadline_seconds is not None:
-        best = best_in_time(request.deadline_seconds, spent.total, best, options(found.plan))
+        best = best_in_time(request.deadline_seconds, lambda: clock.timings().total, best, options(found.plan))
+    spent = clock.timings()
     stages = {**best.prediction.stages_ms, "inductor": 0.0 if request.given else rates.inductor_ms}
     stages["load"] += spent.load
     told = replace(best.plan, predicted_ms=spent.total + best.prediction.first_token_ms, predicted_stages_ms=stages)

@@ -102,23 +102,22 @@ def smaller_plans(
     return sorted(found.values(), key=lambda plan: (-plan.visual_tokens, -plan.frames))
 
 
-def best_in_time(seconds: float, spent_ms: float, wanted: Option, others: Iterable[Option]) -> Option:
+def best_in_time(seconds: float, spent_ms: Callable[[], float], wanted: Option, others: Iterable[Option]) -> Option:
     """`wanted`, or the first of the `others` that is predicted to give its first token in time.
 
-    `seconds` count from the question, of which `spent_ms` are over.
+    `seconds` count from the question; `spent_ms` tells how many milliseconds of them are over, as choosing goes on.
 
     Raises:
         DeadlineError: nothing fits; names the smallest deadline that would do.
     """
-    left_ms = 1000 * seconds - spent_ms
-    if wanted.prediction.safe_ms <= left_ms:
+    if spent_ms() + wanted.prediction.safe_ms <= 1000 * seconds:
         return wanted
     cheapest = wanted
     for option in others:
-        if option.prediction.safe_ms <= left_ms:
-            return _instead(option, wanted, seconds, spent_ms)
+        if (spent := spent_ms()) + option.prediction.safe_ms <= 1000 * seconds:
+            return _instead(option, wanted, seconds, spent)
         cheapest = min(cheapest, option, key=lambda one: one.prediction.safe_ms)
-    raise _refusal(seconds, spent_ms, cheapest)
+    raise _refusal(seconds, spent_ms(), cheapest)
 
 
 def time_text(seconds: float) -> str:

@@ -35,6 +35,8 @@ class Prompts:
 
     def history_tokens(self, plan: Plan, question: str, turns: Sequence[Turn], max_tokens: int) -> int:
         """Tokens of those turns."""
+        if not turns:
+            return 0
         room = self._history_room(plan, question, max_tokens)
         return history_tokens(turns, self.texts(plan), plan, self._parts.tokenizer(), room)
 

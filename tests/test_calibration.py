@@ -226,7 +226,7 @@ def test_run_explains_and_reports_what_was_predicted(bundle, calibrated, clip, t
     page = tmp_path / "page.html"
     done = call("run", *asked, "--deadline", PLENTY, "--explain", "--report", page, "--max-tokens", "2")
     assert done.code == 0, done.err
-    assert "predicted: first token after" in done.out and "Predicted" in done.out
+    assert "predicted: first token after" in done.out and "Measured    load" in done.out
     assert "Predicted and measured" in page.read_text() and "vision, memory" in page.read_text()
     done = call("run", *asked, "--deadline", "1ms")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1) and "allow at least" in done.err
