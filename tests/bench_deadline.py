@@ -1,4 +1,4 @@
-"""Are deadlines kept, and is the time used? Random runs, half of them in processes of their own, half in one that goes on.
+"""Are deadlines kept, and is the time used? Random runs, half of them in processes of their own, half in one process.
 
     PYTHONPATH=tests python -m bench_deadline --runs 100 [--bundle FOLDER] [--seed 0] [--threads N] VIDEO...
 

@@ -122,7 +122,7 @@ def test_what_is_found_is_what_reading_through_shows(
     with pytest.MonkeyPatch.context() as patch:
         if data.draw(st.booleans(), "seek wherever it is possible"):
             patch.setattr(seeking, "SEEK_PACKETS", 1)
-            patch.setattr(seeking, "_UNINDEXED_GAP_SECONDS", 0.3)
+            patch.setattr(seeking, "UNINDEXED_GAP_SECONDS", 0.3)
             patch.setattr(seeking, "_BACK_SECONDS", 0.3)
             patch.setattr(seeking, "RESTART_FRAMES", 1)
         found, _ = frames_of(video, times)

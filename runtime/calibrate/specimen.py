@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.natives import import_native
 
 FRAMES = 16
@@ -42,14 +43,18 @@ class Specimen:
 
 
 def specimens() -> Iterator[Specimen]:
-    """The clips that this build of FFmpeg can encode; those of one encoder follow each other."""
-    av = import_native("av")
+    """The clips that this build of FFmpeg can encode; those of one encoder follow each other.
+
+    Raises: EngineError if it can encode none.
+    """
+    known = [encoder for encoder in _ENCODERS if encoder in import_native("av").codecs_available]
+    if not known:
+        raise EngineError("this PyAV encodes nothing, so decoding cannot be measured: install the package av anew")
     small, large = SIZES_PX
-    for encoder in _ENCODERS:
-        if encoder in av.codecs_available:
-            yield Specimen(encoder, small, detailed=False)
-            yield Specimen(encoder, large, detailed=False)
-            yield Specimen(encoder, large, detailed=True)
+    for encoder in known:
+        yield Specimen(encoder, small, detailed=False)
+        yield Specimen(encoder, large, detailed=False)
+        yield Specimen(encoder, large, detailed=True)
 
 
 def make_specimen(specimen: Specimen, folder: Path) -> Path:

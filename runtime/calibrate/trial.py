@@ -26,6 +26,8 @@ def tried(rates: Rates, ask_with: Callable[[Calibrated], VideoQA], progress: Cal
     """The rates with what whole answers took beyond them, and by how much at most; `ask_with` opens the bundle."""
     progress("whole answers")
     measured = list(_answers(rates, ask_with))
+    if not measured:  # nothing with a video fits below the ceiling
+        return rates
     overhead_ms = max(0.0, median(took - predicted for predicted, took in measured))
     worst = max(took / (predicted + overhead_ms) - 1 for predicted, took in measured)
     spread = {**rates.spread, "whole": max(0.0, worst)}
