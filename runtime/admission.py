@@ -181,7 +181,8 @@ def _in_time(
     if request.deadline_seconds is not None:
         best = best_in_time(request.deadline_seconds, lambda: clock.timings().total, best, options(found.plan))
     spent = clock.timings()
-    stages = {**best.prediction.stages_ms, "inductor": 0.0 if request.given else rates.inductor_ms}
+    inductor_ms = 0.0 if request.given else rates.inductor_ms
+    stages = {"load": 0.0, "inductor": inductor_ms, **best.prediction.stages_ms}
     stages["load"] += spent.load
     told = replace(best.plan, predicted_ms=spent.total + best.prediction.first_token_ms, predicted_stages_ms=stages)
     return replace(best.admission, plan=told)
