@@ -28,6 +28,8 @@ from tam_edge.runtime.stream import AnswerStream
 class Wishes:
     """How every question of this run is answered."""
 
+    deadline: str | None
+    """Most time until the first word of each, such as "3s"; None: as long as it takes."""
     strategy: str | None
     """Strategy by name; None: the bundle's first."""
     frames: int | None

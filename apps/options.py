@@ -10,6 +10,7 @@ from typing import Annotated, cast
 
 import typer
 
+from tam_edge.apps.render import print_notes
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.inductor import check_question
 from tam_edge.runtime.session import VideoQA
@@ -30,6 +31,14 @@ Model = Annotated[
 Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="Memory ceiling, such as 900MiB.  [default: 80% of what is free]"),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="Most time from a question to the first word of its answer, such as 3s.  [default: as long as it takes]",
+    ),
 ]
 Strategy = Annotated[
     str | None,
@@ -72,7 +81,10 @@ def load(model: Path | None, memory: str | None, device: str, threads: int | Non
     Raises:
         BundleError, MemoryLimitError, UsageError.
     """
-    return VideoQA.load(model, memory=memory, device=cast(DeviceName, device), threads=threads)
+    qa = VideoQA.load(model, memory=memory, device=cast(DeviceName, device), threads=threads)
+    if qa.calibrated.problem is not None:
+        print_notes([qa.calibrated.problem])
+    return qa
 
 
 def opened(qa: VideoQA, videos: list[str], start: float | None, end: float | None) -> AbstractContextManager[Video]:

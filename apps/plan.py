@@ -17,6 +17,7 @@ def plan(
     ask: opt.Questions,
     model: opt.Model = None,
     memory: opt.Memory = None,
+    deadline: opt.Deadline = None,
     strategy: opt.Strategy = None,
     start: opt.Start = None,
     end: opt.End = None,
@@ -27,7 +28,7 @@ def plan(
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Show what would be looked at, and why.
+    """Show what would be looked at, why, and what that would take.
 
     With --json the plan can be kept in a file and repeated with `tam-edge run --plan`.
     """
@@ -38,7 +39,10 @@ def plan(
         opt.load(model, memory, device, threads) as qa,
         opt.opened(qa, video, start, end) as clip,
     ):
-        plans = [qa.plan(clip, question, strategy=strategy, frames=frames, grid=grid) for question in questions]
+        plans = [
+            qa.plan(clip, question, deadline=deadline, strategy=strategy, frames=frames, grid=grid)
+            for question in questions
+        ]
         notes = clip.info.notes
     if as_json:
         values = [plan.to_json() for plan in plans]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from tam_edge.apps.units import clock_text, milliseconds_text, reused_text
 from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.calibration import COMMAND
 from tam_edge.runtime.page import harmless
 from tam_edge.runtime.plan import Plan, Rejection
 
@@ -61,6 +62,19 @@ def progress(doing: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def progress_lines() -> Iterator[Callable[[str], None]]:
+    """What says on stderr what is being done now: on a terminal in one line that goes away, else line by line."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda doing: print(harmless(doing), file=sys.stderr, flush=True) if sys.stderr else None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("measuring", spinner="line") as status:
+        yield lambda doing: status.update(escape(f"measuring {harmless(doing)}"))
+
+
 def import_printing() -> None:
     """Import what prints words now, so that it is in memory when the rest is predicted."""
     import rich.console
@@ -77,8 +91,7 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     if plan.predicted_bytes:
         needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
         rows += [("Memory", f"predicted peaks: {needs}")]
-    if plan.predicted_ms is not None:
-        rows += [("Time", f"predicted: first token after {milliseconds_text(plan.predicted_ms)}")]
+    rows += [("Time", _predicted_time(plan))]
     _print_rows(rows, file)
 
 
@@ -93,12 +106,36 @@ def explain_costs(answer: Answer, file: TextIO) -> None:
         memory += f"; GPU {size_text(answer.peak_gpu_bytes)}"
     reused = reused_text(answer.plan.frames, answer.cache)
     rows = [("Reused", reused)] if reused else []
-    _print_rows([*rows, ("Time", took), ("Time", whole), ("Memory", memory)], file)
+    _print_rows([*rows, ("Time", took), ("Time", whole), ("Memory", memory), *_against_prediction(answer)], file)
 
 
 def print_row(label: str, text: str) -> None:
     """Print one labelled line on stdout."""
     print(harmless(f"{label:<{LABEL_COLUMNS}}{text}"), flush=True)
+
+
+def _predicted_time(plan: Plan) -> str:
+    if plan.predicted_ms is None:
+        return f"not calibrated: run {COMMAND}"
+    stages = (plan.predicted_stages_ms or {}).items()
+    parts = ", ".join(f"{name} {milliseconds_text(ms)}" for name, ms in stages)
+    return f"predicted: first token after {milliseconds_text(plan.predicted_ms)} ({parts})"
+
+
+def _against_prediction(answer: Answer) -> list[tuple[str, str]]:
+    """Of every stage what was measured, and what was predicted."""
+    times = [
+        f"{stage.replace('_', ' ')} {milliseconds_text(getattr(answer.timings, stage))} of {milliseconds_text(ms)}"
+        for stage, ms in answer.predicted_ms.items()
+        if ms is not None
+    ]
+    predicted = answer.plan.predicted_bytes or {}
+    sizes = [
+        f"{stage} {size_text(held.resident_bytes)} of {size_text(predicted[stage])}"
+        for stage, held in answer.stage_bytes.items()
+        if stage in predicted
+    ]
+    return [("Measured", f"{', '.join(some)} predicted") for some in (times, sizes) if some]
 
 
 def _task_lines(plan: Plan, file: TextIO) -> Iterator[str]:

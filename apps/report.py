@@ -54,6 +54,7 @@ def _article(entry: Entry) -> str:
             section_html("Time", _times(answer)),
             section_html("Tokens", _tokens(plan)) + section_html("Memory", _memory(answer)),
         ),
+        section_html("Predicted and measured", _trace(answer)),
         section_html("Not done", _rejections(answer)) if answer.rejections else "",
         section_html("", f"<details><summary>As JSON</summary><pre>{_json(answer)}</pre></details>"),
     ]
@@ -152,6 +153,22 @@ def _memory(answer: Answer) -> str:
         rows.append(_bar("GPU peak, measured", answer.peak_gpu_bytes / whole, size_text(answer.peak_gpu_bytes)))
     rows.append(_bar("limit", answer.memory_limit_bytes / whole, size_text(answer.memory_limit_bytes), "sum"))
     return _bars(rows)
+
+
+def _trace(answer: Answer) -> str:
+    """Every stage: milliseconds and bytes as they were predicted, and as they were measured."""
+    rows = []
+    for stage, ms in answer.predicted_ms.items():
+        measured = milliseconds_text(getattr(answer.timings, stage))
+        rows.append((stage.replace("_", " "), "not calibrated" if ms is None else milliseconds_text(ms), measured))
+    predicted = answer.plan.predicted_bytes or {}
+    for stage, held in answer.stage_bytes.items():
+        said = size_text(predicted[stage]) if stage in predicted else "none"
+        measured = size_text(held.resident_bytes) + ("" if held.is_peak else " at its end")
+        rows.append((f"{stage}, memory", said, measured))
+    head = "<tr><th>Stage</th><th>predicted</th><th>measured</th></tr>"
+    body = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<table class="trace">{head}{body}</table>'
 
 
 def _notes(notes: Iterable[str]) -> str:

@@ -33,6 +33,10 @@ h1 { font-size: 1.125rem; font-weight: 500; color: var(--soft); margin: 1.5rem 0
 figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; border-radius: .375rem; background: var(--track); }
 figcaption { color: var(--soft); font-size: .8125rem; font-variant-numeric: tabular-nums; margin-top: .25rem; }
+.trace { width: 100%; border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums; }
+.trace th, .trace td { text-align: right; font-weight: 400; padding: .25rem 0 .25rem .75rem; }
+.trace th { color: var(--soft); font-size: .8125rem; }
+.trace th:first-child, .trace td:first-child { text-align: left; padding-left: 0; }
 @media (max-width: 30rem) {
   .frames { grid-template-columns: repeat(2, 1fr); gap: .5rem; }
 }

@@ -52,6 +52,7 @@ def run(
     ask: Questions = None,
     model: opt.Model = None,
     memory: opt.Memory = None,
+    deadline: opt.Deadline = None,
     strategy: opt.Strategy = None,
     start: opt.Start = None,
     end: opt.End = None,
@@ -75,7 +76,7 @@ def run(
     """
     opt.show_log(verbose)
     questions = opt.checked_questions(ask or [])
-    wishes = Wishes(strategy, frames, grid, max_tokens, temperature, seed)
+    wishes = Wishes(deadline, strategy, frames, grid, max_tokens, temperature, seed)
     if plan and (strategy or wishes.by_hand):
         raise UsageError("--plan says what to look at: leave out --strategy, --frames and --grid")
     plans = read_plans(plan, len(questions) or 1) if plan else [None] * (len(questions) or 1)

@@ -12,8 +12,9 @@ Everything that runs on the device, one file per stage. Read these files in this
 8. `session.py`    `VideoQA`: the calls above, in this order
 
 Around them: `errors.py`, `manifest.py` and `bundle.py` (what the device was given), `device.py`, `budget.py` and
-`footprint.py` (what it has and what is needed), `admission.py` and `ceiling.py` (what gives way below a ceiling),
-`engines/` (what runs a file), `parts.py` (what is open), `answer.py` and `stream.py`.
+`footprint.py` (what it has and what is needed), `costs.py` (how long that takes, by what `calibrate/` has measured),
+`engines/` (what runs a file), `parts.py` (what is open), `admission.py`, `ceiling.py` and `deadline.py` (what gives way
+below a ceiling and before a deadline), `answer.py` and `stream.py`.
 """
 
 from tam_edge.runtime.answer import Answer, Evidence, Timings
@@ -22,6 +23,7 @@ from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.device import DeviceProfile, probe_device
 from tam_edge.runtime.errors import (
     BundleError,
+    DeadlineError,
     EngineError,
     MemoryLimitError,
     MissingExtraError,
@@ -41,6 +43,7 @@ __all__ = [
     "AnswerStream",
     "Bundle",
     "BundleError",
+    "DeadlineError",
     "DeviceProfile",
     "EngineError",
     "Evidence",

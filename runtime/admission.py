@@ -5,17 +5,23 @@ Nothing is decoded here, and no engine is opened but the Inductor's, once it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.budget import MIB, MemoryLimit, resident_bytes
+from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
+from tam_edge.runtime.costs import State, predict
+from tam_edge.runtime.deadline import Option, best_in_time, smaller_plans
+from tam_edge.runtime.errors import MemoryLimitError
 from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
+from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.plan import Limits, Plan, check_plan, make_plan
+from tam_edge.runtime.plan import Limits, Plan, Rejection, check_plan, make_plan
 from tam_edge.runtime.prompt import Prompt
 from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
 from tam_edge.runtime.vision import chunk_frames
@@ -48,6 +54,12 @@ class Request:
     """Whether the language model holds a plan's frames already, with room for the question and its history."""
     kept_features_bytes: int
     """Patch features that may be kept for later questions."""
+    fresh: Callable[[Plan], tuple[float, ...]]
+    """Times of a plan whose frames have to be decoded and encoded."""
+    calibrated: Calibrated
+    """What is known about the speed of this device."""
+    deadline_seconds: float | None
+    """Most time from the question to the first token; None: as long as it takes."""
 
 
 def check_start(parts: Parts, limit: MemoryLimit) -> None:
@@ -66,7 +78,7 @@ def admitted(
 
     `features_bytes` are held from earlier questions, `index_bytes` by a video that was opened and not looked at yet.
 
-    Raises: MemoryLimitError, UsageError, QuestionError, EngineError.
+    Raises: MemoryLimitError, DeadlineError, UsageError, QuestionError, EngineError.
     """
     manifest = parts.bundle.manifest
     least = manifest.least_visual_tokens
@@ -100,14 +112,80 @@ def admitted(
     with clock.stage("load"):
         _import(setting, parts, start)
         if given is not None:
-            return admit(setting(), lambda _: given, case_of, given.visual_tokens, start)
+            now = setting()
+            found = admit(now, lambda _: given, case_of, given.visual_tokens, start)
+            return _in_time(request, parts, now, found, case_of, start, clock, lambda _: [])
         unknown = TaskEstimate(request.question, manifest.routing.tasks[0].name, 0.0, {})
         smallest = case_of(plan_for(unknown, least))  # before the process is looked at: it loads a tokenizer
         check_least(setting(), smallest, start)
         inductor = parts.inductor()
     with clock.stage("inductor"):
         [estimate] = inductor.classify([request.question])
-    return admit(setting(), lambda tokens: plan_for(estimate, tokens), case_of, least, start)
+    clock.note_bytes("inductor")
+    now = setting()
+    found = admit(now, lambda tokens: plan_for(estimate, tokens), case_of, least, start)
+    return _in_time(
+        request, parts, now, found, case_of, start, clock, lambda wanted: _smaller(request, manifest, estimate, wanted)
+    )
+
+
+def fitting_under(parts: Parts, limit: MemoryLimit) -> Callable[[Case, Thrift], bool]:
+    """Whether a case without a video stays below the ceiling, as the process stands when that is asked.
+
+    Raises: MemoryLimitError if not even the smallest does.
+    """
+    check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+    return lambda case, thrift: _setting(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
+
+
+def _smaller(request: Request, manifest: Manifest, estimate: TaskEstimate, wanted: Plan) -> list[Plan]:
+    """What there is instead of a plan that takes too long."""
+    wishes = request.wishes
+
+    def plans_within(tokens: int | None, frames: int | None) -> tuple[Plan, Plan]:
+        limits = replace(wishes, visual_tokens=tokens, most_frames=frames)
+        return request.decide(estimate, limits), make_plan(estimate, request.info, manifest, limits)
+
+    by_hand = wishes.frames is not None or wishes.grid is not None
+    return smaller_plans(wanted, plans_within, manifest.least_visual_tokens, by_hand=by_hand)
+
+
+def _in_time(
+    request: Request,
+    parts: Parts,
+    now: Setting,
+    found: Admission,
+    case_of: Callable[[Plan], Case],
+    start: Thrift,
+    clock: StageClock,
+    smaller: Callable[[Plan], list[Plan]],
+) -> Admission:
+    """What was found, or what meets the deadline, with the time it is predicted to take."""
+    rates, info, manifest = request.calibrated.rates, request.info, parts.bundle.manifest
+    if rates is None:
+        problem = request.calibrated.problem
+        said = () if problem is None else (Rejection("predicting times", problem),)
+        return replace(found, plan=replace(found.plan, rejections=(*found.plan.rejections, *said)))
+
+    def option(admission: Admission) -> Option:
+        plan, case = admission.plan, case_of(admission.plan)
+        state = State(parts.open_roles, request.fresh(plan), case.room_tokens - request.max_tokens)
+        return Option(admission, predict(rates, manifest, info, plan, case, admission.thrift, state))
+
+    def options(wanted: Plan) -> Iterator[Option]:
+        for plan in smaller(wanted):
+            with suppress(MemoryLimitError):
+                yield option(admit(now, lambda _, plan=plan: plan, case_of, plan.visual_tokens, start))  # type: ignore[misc]
+
+    best = option(found)
+    if request.deadline_seconds is not None:
+        best = best_in_time(request.deadline_seconds, lambda: clock.timings().total, best, options(found.plan))
+    spent = clock.timings()
+    inductor_ms = 0.0 if request.given else rates.inductor_ms
+    stages = {"load": 0.0, "inductor": inductor_ms, **best.prediction.stages_ms}
+    stages["load"] += spent.load
+    told = replace(best.plan, predicted_ms=spent.total + best.prediction.first_token_ms, predicted_stages_ms=stages)
+    return replace(best.admission, plan=told)
 
 
 def _import(setting: Callable[[], Setting], parts: Parts, start: Thrift) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
 from tam_edge.runtime.plan import Plan, Rejection
 
 SCHEMA_VERSION = 1
 """Version of `Answer.to_json`."""
 
 Stage = Literal["load", "inductor", "decode", "vision", "strategy", "prefill", "generate"]
+MemoryStage = Literal["inductor", "vision", "language"]
+"""Stages of the prediction of memory: vision is decode, vision and strategy, language is prefill and generate."""
 T = TypeVar("T")
 
 
@@ -39,6 +42,16 @@ class Timings:
     """From the call to the first piece of the answer, or to its end where it is empty."""
     total: float = 0.0
     """From the call to the end of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageBytes:
+    """Memory of the process in one stage."""
+
+    resident_bytes: int
+    """The stage's peak; where it did not raise the peak of the process, what was resident at its end."""
+    is_peak: bool
+    """Whether it is the peak. The kernel's counter is left as it is: others go by it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,22 @@ class Answer:
     cache: Mapping[str, int]
     """What an earlier question had left: prefix_tokens_reused (of the prompt, with a conversation's earlier turns),
     patch_features_reused (frames)."""
+    answer_tokens: int = 0
+    """Tokens of the answer, what ended it among them."""
+    stage_bytes: Mapping[str, StageBytes] = field(default_factory=dict)
+    """Memory in each stage, by the names of `plan.predicted_bytes`; stages that did not run are left out."""
+
+    @property
+    def predicted_ms(self) -> dict[str, float | None]:
+        """What each of `timings` but the total was predicted to be; None without a calibration.
+
+        "generate" is predicted for as many tokens as the answer became.
+        """
+        stages = self.plan.predicted_stages_ms or {}
+        found: dict[str, float | None] = {stage: stages.get(stage) for stage in get_args(Stage)}
+        if (token := stages.get("generate")) is not None:
+            found["generate"] = token * self.answer_tokens
+        return {**found, "first_token": self.plan.predicted_ms}
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value of `tam-edge run --json`: fields are added, never renamed."""
@@ -101,6 +130,22 @@ class Answer:
             "memory_limit_bytes": self.memory_limit_bytes,
             "rejections": [asdict(rejection) for rejection in self.rejections],
             "cache": dict(self.cache),
+            "trace": self._trace(),
+        }
+
+    def _trace(self) -> dict[str, Any]:
+        """Of every stage what was predicted and what was measured."""
+        predicted, bytes_ = self.predicted_ms, self.plan.predicted_bytes or {}
+        return {
+            "ms": {
+                stage: {"predicted": None if ms is None else round(ms, 3), "measured": round(measured, 3)}
+                for stage, ms in predicted.items()
+                for measured in (getattr(self.timings, stage),)
+            },
+            "bytes": {
+                stage: {"predicted": bytes_.get(stage), "measured": held.resident_bytes, "peak": held.is_peak}
+                for stage, held in self.stage_bytes.items()
+            },
         }
 
 
@@ -112,6 +157,9 @@ class StageClock:
         self._seconds: dict[Stage, float] = {}
         self._running: list[Stage] = []
         self._first: float | None = None
+        self._peak_bytes = peak_resident_bytes()
+        self.stage_bytes: dict[str, StageBytes] = {}
+        """Memory of the stages that `note_bytes` was called for."""
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -144,6 +192,13 @@ class StageClock:
         """Note that text is there; only the first call counts."""
         if self._first is None:
             self._first = perf_counter()
+
+    def note_bytes(self, stage: MemoryStage) -> None:
+        """Note how much memory the stage that ends here took."""
+        peak = peak_resident_bytes()
+        raised = peak > self._peak_bytes
+        self.stage_bytes[stage] = StageBytes(peak if raised else resident_bytes(), raised)
+        self._peak_bytes = peak
 
     def timings(self) -> Timings:
         """Everything measured until now."""

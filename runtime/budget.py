@@ -55,6 +55,17 @@ def default_limit(device: DeviceProfile) -> MemoryLimit:
     return MemoryLimit(int(available * DEFAULT_SHARE), source)
 
 
+def memory_limit(memory: int | str | None, device: DeviceProfile) -> MemoryLimit:
+    """The ceiling that was asked for, in bytes or as text such as "2GiB"; None is `default_limit`.
+
+    Raises:
+        UsageError: no such size.
+    """
+    if memory is None:
+        return default_limit(device)
+    return MemoryLimit(parse_size(memory), memory) if isinstance(memory, str) else MemoryLimit(memory, "as given")
+
+
 def resident_bytes() -> int:
     """Resident set of this process now, in bytes."""
     import psutil

@@ -67,6 +67,7 @@ class VideoFile(OpenedVideo):
                 identity=f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}",
                 notes=self._probe.extent.notes,
                 decoder=self._probe.decoder,
+                access=self._probe.access,
             )
         )
 

@@ -73,6 +73,12 @@ def has_vnni(cpuinfo: Path = _CPU) -> bool:
     return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
+def processor_name(cpuinfo: Path = _CPU) -> str:
+    """What this processor calls itself; empty where nothing says so."""
+    lines = (line for line in _text(cpuinfo).splitlines() if line.lower().startswith(("model name", "hardware")))
+    return next(lines, "").partition(":")[2].strip()
+
+
 def cache_folder() -> Path:
     """Where this user's records and device-made files live: TAM_EDGE_CACHE, else the platform's cache folder.
 

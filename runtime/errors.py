@@ -6,6 +6,7 @@
   x VideoError
   x BundleError
   x MemoryLimitError
+  x DeadlineError
   x EngineError
   x MissingExtraError
 
@@ -65,6 +66,16 @@ class MemoryLimitError(TamEdgeError):
         """Carry the ceiling and the smallest need, both in bytes; `message` is the whole line."""
         self.limit_bytes: int = limit_bytes
         self.needed_bytes: int = needed_bytes
+        super().__init__(message)
+
+
+class DeadlineError(TamEdgeError):
+    """The deadline is too short for what was asked, or what this device takes is not known."""
+
+    def __init__(self, deadline_seconds: float, needed_seconds: float | None, message: str) -> None:
+        """Carry the deadline and the smallest that would do, None where that is not known; `message` is the line."""
+        self.deadline_seconds: float = deadline_seconds
+        self.needed_seconds: float | None = needed_seconds
         super().__init__(message)
 
 

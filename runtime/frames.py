@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tam_edge.runtime.access import FrameAccess
 from tam_edge.runtime.errors import UsageError, VideoError
 from tam_edge.runtime.pictures import DecoderNeeds
 
@@ -51,6 +52,8 @@ class VideoInfo:
     """Height and width of each image, in order, where the source is nothing but still images."""
     decoder: DecoderNeeds | None = None
     """What decoding it takes; None where nothing is decoded."""
+    access: FrameAccess | None = None
+    """How its frames are reached; None for what is not one video file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

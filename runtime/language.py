@@ -71,6 +71,8 @@ class LanguageModel:
         self._stop = {_check_stop(bundle, tokenizer, text) for text in self._spec.stop}
         self.prefix_tokens = 0
         """Tokens of the visual prefix: system text and visual tokens."""
+        self.answer_tokens = 0
+        """Tokens of the last answer, what ended it among them."""
         self._read: list[tuple[int, ...]] = []  # texts that stand behind it, each entered by itself
         _check_model(bundle, engine, tokenizer)
 
@@ -150,6 +152,7 @@ class LanguageModel:
         text = _GrowingText(self._tokenizer)
         with closing(self._engine.sample(options.temperature, options.seed)) as tokens:
             for count, token in enumerate(tokens, start=1):
+                self.answer_tokens = count
                 if token in self._stop or self._engine.is_end(token):
                     break
                 yield text.add(token)

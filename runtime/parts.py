@@ -126,6 +126,11 @@ class Parts:
         """Whether engines run on a GPU, or will as far as the libraries tell that are imported already."""
         return self.on_gpu or gpu_possible(self._device)
 
+    @property
+    def open_roles(self) -> frozenset[str]:
+        """Manifest fields of the engines that are open, such as "inductor.engines"."""
+        return frozenset(self._opened)
+
     def open_bytes(self) -> dict[str, int]:
         """What closing each stage with open engines gives back, as far as their measurements tell."""
         held: dict[str, int] = {}

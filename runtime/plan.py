@@ -46,6 +46,8 @@ class Rejection:
     """Why not."""
     needed_bytes: int | None = None
     """Memory it would have needed, where memory was the reason."""
+    needed_ms: float | None = None
+    """Time to the first token it would have needed, where a deadline was the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Limits:
     """Grid given by hand, tokens per side."""
     strategy: str | None = None
     """Strategy by name; None: the bundle's first."""
+    most_frames: int | None = None
+    """Most frames that the deadline leaves; not followed where frames or grid are given by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,8 @@ class Plan:
     """Length of the clip or window; 0 for an image."""
     predicted_bytes: dict[str, int] | None = field(compare=False)
     """Resident set of the whole process at the peak of each stage, in bytes; None until a process looked at itself."""
-    predicted_ms: float | None
-    """Time to the first token in milliseconds; None until the device is calibrated."""
+    predicted_ms: float | None = field(compare=False)
+    """Time from the question to the first token in milliseconds; None until the device is calibrated."""
     rejections: tuple[Rejection, ...]
     """What was wanted or considered and not done."""
     reasons: tuple[str, ...]
@@ -106,6 +110,8 @@ class Plan:
     """Where the clip starts, as the source counts; not 0 in a window."""
     images: Way | None = None
     """How still images are seen: in tiles, or each as a whole; None: as frames of a video."""
+    predicted_stages_ms: dict[str, float] | None = field(default=None, compare=False)
+    """Each stage's share of `predicted_ms`; None until the device is calibrated."""
 
     def __post_init__(self) -> None:
         """Hold the one promise every later stage builds on."""
@@ -301,7 +307,8 @@ def _budget(manifest: Manifest, limits: Limits) -> tuple[int, str]:
 
 def _route(group: Group, duration: float, available: int, budget: int, routing: Routing, limits: Limits) -> Route:
     if limits.frames is None and limits.grid is None:
-        return route(group, duration, available, budget, routing)
+        most = available if limits.most_frames is None else min(available, limits.most_frames)
+        return route(group, duration, most, budget, routing)
     return route_by_hand(group, duration, available, budget, routing, frames=limits.frames, grid=limits.grid)
 
 

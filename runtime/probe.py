@@ -7,8 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tam_edge.runtime.access import FrameAccess
 from tam_edge.runtime.clock import Clock
-from tam_edge.runtime.container import ISO_MEDIA, SEEKABLE, OpenFile
+from tam_edge.runtime.container import INDEXED, ISO_MEDIA, SEEKABLE, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import Extent, clip_extent
 from tam_edge.runtime.packets import PacketRules, packet_rules
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _MOST_PACKETS_BEFORE_A_FRAME = 1000
+_MOMENTS = 16  # at which the distance between key frames is looked up
+_USUAL_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,9 @@ class Probe:
     rules: PacketRules | None
     """How to tell where decoding may start; None if nothing in its codec does."""
     decoder: DecoderNeeds
-    """What decoding it takes."""
+    """What decoding it takes, in memory."""
+    access: FrameAccess
+    """How its frames are reached."""
 
 
 def probe(path: Path, source: str, file: OpenFile) -> Probe:
@@ -82,7 +87,46 @@ def probe(path: Path, source: str, file: OpenFile) -> Probe:
         codec=stream.codec_context.name,
         rules=rules,
         decoder=_decoder_needs(container, stream, first, read_ahead_bytes),
+        access=_access(path, file, rules, clock, extent, seekable=seekable),
     )
+
+
+def _access(
+    path: Path, file: OpenFile, rules: PacketRules | None, clock: Clock, extent: Extent, *, seekable: bool
+) -> FrameAccess:
+    fps = _average_fps(extent, file.stream) or _USUAL_FPS
+    indexed = file.container.format.name in INDEXED
+    key_seconds = _key_seconds(file.stream, clock, extent) if indexed else None
+    if rules is not None and rules.intra_only:
+        key_seconds = 1 / fps
+    stored = fps * extent.duration_seconds
+    return FrameAccess(
+        fps=fps,
+        frame_bytes=path.stat().st_size / max(1.0, stored),
+        key_seconds=key_seconds,
+        seekable=seekable and rules is not None,
+        indexed=indexed and key_seconds is not None,
+    )
+
+
+def _key_seconds(stream: VideoStream, clock: Clock, extent: Extent) -> float | None:
+    """Mean distance between the key frames around some moments, spread evenly over the clip."""
+    index, end = stream.index_entries, clock.origin_tick + clock.ticks(extent.duration_seconds)
+    if not len(index):
+        return None
+    apart, last = list[int](), list[int]()
+    for i in range(_MOMENTS):
+        at = index.search_timestamp(clock.origin_tick + (end - clock.origin_tick) * (2 * i + 1) // (2 * _MOMENTS))
+        if at < 0:
+            continue
+        key = index[at].timestamp
+        after = index.search_timestamp(key + 1, backward=False)
+        if after >= 0:
+            apart.append(index[after].timestamp - key)
+        else:
+            last.append(end - key)
+    found = apart or last  # the clip's end cuts the last distance short
+    return max(float(sum(found) * clock.time_base / len(found)), 1 / 1000) if found else None
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from tam_edge.runtime.access import RESTART_FRAMES, SEEK_PACKETS, UNINDEXED_GAP_SECONDS
 from tam_edge.runtime.container import INDEXED, ISO_MEDIA, OpenFile
 from tam_edge.runtime.packets import PacketRules
 from tam_edge.runtime.pictures import READ_AHEAD_BYTES
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_SEEK_PACKETS = 24  # reading about this many takes as long as a seek
-_RESTART_FRAMES = 4  # decoding so few costs less than what a decoder with threads loses when it starts anew
 _MOST_HELD_PACKETS = 1024
-_UNINDEXED_GAP_SECONDS = 10  # without an index a seek may land before where we are: only try far ahead
 _BACK_SECONDS = 2  # how much before a time to look for a key frame, while the distance between them is not known
 _MOST_TRIES = 6
 _USUAL_FPS = 25
@@ -62,8 +60,8 @@ class Seeking:
         container = file.container.format.name
         self._indexed = container in INDEXED
         self._dts_lead = container == ISO_MEDIA  # by its tables no frame is shown before it is decoded
-        self._seek_ticks = self._clock.ticks(_SEEK_PACKETS / (facts.average_fps or _USUAL_FPS))
-        self._unindexed_gap = self._clock.ticks(_UNINDEXED_GAP_SECONDS)
+        self._seek_ticks = self._clock.ticks(SEEK_PACKETS / (facts.average_fps or _USUAL_FPS))
+        self._unindexed_gap = self._clock.ticks(UNINDEXED_GAP_SECONDS)
         self._key_distance, self._last_key = 0, self._clock.origin_tick  # the largest seen; where to measure from
         self._newest = self._clock.origin_tick  # tick up to which packets were read
         self._due = deque[_Due]()  # frames that the decoder was given and has not returned
@@ -182,7 +180,7 @@ class Seeking:
     def _leave_out(self, limit: int) -> Iterator[Timed | None]:
         """Start anew from the last key frame that was read and is shown by `limit`, if that spares enough decoding."""
         ahead = self._ahead
-        least = 0 if self._rules.intra_only else _RESTART_FRAMES
+        least = 0 if self._rules.intra_only else RESTART_FRAMES
         at = len(ahead) - 1
         while at > least and not (ahead[at].is_keyframe and (ahead[at].pts or 0) <= limit and self._starts(ahead[at])):
             at -= 1

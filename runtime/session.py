@@ -5,36 +5,29 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import get_args
 
 from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
-from tam_edge.runtime.budget import (
-    MIB,
-    MemoryLimit,
-    default_limit,
-    give_back,
-    parse_size,
-    peak_resident_bytes,
-    steady_heap,
-)
+from tam_edge.runtime.budget import MIB, MemoryLimit, give_back, memory_limit, peak_resident_bytes, steady_heap
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.calibration import Calibrated, place_of, read_rates
 from tam_edge.runtime.ceiling import Admission
+from tam_edge.runtime.deadline import checked_deadline
 from tam_edge.runtime.device import probe_device
-from tam_edge.runtime.engines import DeviceName
+from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.footprint import Thrift
-from tam_edge.runtime.history import Asked, Turn, check_history, fit_history, history_tokens
+from tam_edge.runtime.history import Asked, Turn, check_history
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.language import GenerationOptions
-from tam_edge.runtime.manifest import PromptTexts
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, make_plan
 from tam_edge.runtime.preference import SeenPlans, prefer_seen
-from tam_edge.runtime.prompt import Prompt, build_prompt, check_room, history_room
+from tam_edge.runtime.prompt import check_room
+from tam_edge.runtime.prompting import Prompts
 from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.video import Source, Video, open_video
-from tam_edge.runtime.view import View, look, view_key
+from tam_edge.runtime.view import View, fresh_times, look, view_key
 from tam_edge.runtime.vision import FeatureCache
 
 FEATURE_CACHE_BYTES = 64 * MIB
@@ -44,13 +37,17 @@ FEATURE_CACHE_BYTES = 64 * MIB
 class VideoQA:
     """Answers questions about videos with one bundle, below one memory ceiling. A context manager."""
 
-    def __init__(self, bundle: Bundle, parts: Parts, limit: MemoryLimit) -> None:
+    def __init__(self, bundle: Bundle, parts: Parts, limit: MemoryLimit, known: Calibrated | None = None) -> None:
         """Use `VideoQA.load`."""
         self.bundle = bundle
         """The bundle."""
         self.limit = limit
         """The ceiling on the process's peak resident set."""
+        self.calibrated = known or Calibrated(None)
+        """What is known about the speed of this device."""
         self._parts = parts
+        self._prompts = Prompts(parts)
+        self._prompt = self._prompts.prompt
         self._features = FeatureCache(FEATURE_CACHE_BYTES)
         self._view: View | None = None  # what the language model's visual prefix shows
         self._seen = SeenPlans()
@@ -72,15 +69,13 @@ class VideoQA:
 
         Raises: BundleError, MemoryLimitError, UsageError.
         """
-        if device not in get_args(DeviceName):
-            raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot work: ask for at least 1")
+        check_engine_options(device, threads)
         steady_heap()
         profile = probe_device()
         checked = load_bundle(default_bundle_path() if bundle is None else bundle)
         parts = Parts(checked, threads=threads or profile.cpu_count, device=device)
-        return cls(checked, parts, default_limit(profile) if memory is None else _limit(memory))
+        calibrated = read_rates(place_of(checked, profile, parts.threads, device))
+        return cls(checked, parts, memory_limit(memory, profile), calibrated)
 
     def open(self, source: Source, *, start: float | None = None, end: float | None = None) -> Video:
         """Open a video, an image, frames in memory, or a sequence of them; `start` and `end` in seconds cut it.
@@ -101,19 +96,21 @@ class VideoQA:
         video: Video,
         question: str,
         *,
+        deadline: float | str | None = None,
         strategy: str | None = None,
         frames: int | None = None,
         grid: int | None = None,
     ) -> Plan:
         """Decide what will be looked at; only the Inductor runs. `frames` and `grid` override its rules.
 
-        What earlier questions have looked at is preferred where it is at least as good.
+        What earlier questions have looked at is preferred where it is at least as good. `deadline` as in `stream`.
 
-        Raises: QuestionError, UsageError, EngineError, MemoryLimitError.
+        Raises: QuestionError, UsageError, EngineError, MemoryLimitError, DeadlineError.
         """
+        clock, seconds = StageClock(), checked_deadline(deadline, self.calibrated)
         options = GenerationOptions(self.bundle.manifest.language.max_output_tokens)
         wishes = Limits(None, frames, grid, strategy)
-        return self._admitted(video, check_question(question), (), options, None, wishes, StageClock()).plan
+        return self._admitted(video, check_question(question), (), options, None, wishes, seconds, clock).plan
 
     def stream(
         self,
@@ -122,6 +119,7 @@ class VideoQA:
         *,
         history: Sequence[tuple[str, str]] = (),
         plan: Plan | None = None,
+        deadline: float | str | None = None,
         strategy: str | None = None,
         frames: int | None = None,
         grid: int | None = None,
@@ -133,21 +131,24 @@ class VideoQA:
 
         `history` are earlier questions with their answers, oldest first. They stand before the question where the
         bundle's language model knows such; what does not fit into the text's part of the context is left out.
+        `deadline` is the most time until the first piece, in seconds or as text such as "3s", counted from this call
+        as `timings.first_token` is. Visual tokens give way to it; it needs a calibrated device.
         Plan and question are checked here, before a frame is decoded; the rest happens while the stream is read.
         One question is answered at a time: asking another one, or closing, ends a stream that is not read to its end.
 
-        Raises: QuestionError, UsageError, BundleError, EngineError, MemoryLimitError; VideoError while it is read.
+        Raises: QuestionError, UsageError, BundleError, EngineError, MemoryLimitError, DeadlineError; VideoError while
+            it is read.
         """
-        clock, manifest = StageClock(), self.bundle.manifest
+        clock, manifest, seconds = StageClock(), self.bundle.manifest, checked_deadline(deadline, self.calibrated)
         most = manifest.language.max_output_tokens if max_tokens is None else max_tokens
         options = GenerationOptions(most, temperature, seed)
         question, turns = check_question(question), check_history(history)
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
         wishes = Limits(None, frames, grid, strategy)
-        admission = self._admitted(video, question, turns, options, plan, wishes, clock)
+        admission = self._admitted(video, question, turns, options, plan, wishes, seconds, clock)
         check_room(self._prompt(admission.plan, Asked(question)), manifest.language, options.max_tokens)
-        asked = self._with_history(admission.plan, question, turns, options)
+        asked = self._prompts.with_history(admission.plan, question, turns, options.max_tokens)
         self._stop()
         self._stream = AnswerStream(admission.plan, self._pieces(video, asked, admission, options, clock))
         return self._stream
@@ -164,6 +165,7 @@ class VideoQA:
             view, tokens = look(video, plan, self._parts, self._features, clock, thrift.chunk_frames)
             if thrift.in_turn:
                 self._parts.close_stage("vision")
+            clock.note_bytes("vision")
             give_back()  # what decoding and vision have freed
             with clock.stage("load"):
                 language = self._parts.language()
@@ -193,6 +195,7 @@ class VideoQA:
             clock.first_token()
             text.append(piece)
             yield piece
+        clock.note_bytes("language")
         frames_kept = len(view.evidence) if kept else view.features_reused
         return Answer(
             text="".join(text),
@@ -205,6 +208,8 @@ class VideoQA:
             evidence=view.evidence,
             rejections=view.rejections + seen.rejections + self._parts.rejections + asked.left_out,
             cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
+            answer_tokens=language.answer_tokens,
+            stage_bytes=clock.stage_bytes,
         )
 
     def ask(
@@ -214,6 +219,7 @@ class VideoQA:
         *,
         history: Sequence[tuple[str, str]] = (),
         plan: Plan | None = None,
+        deadline: float | str | None = None,
         strategy: str | None = None,
         frames: int | None = None,
         grid: int | None = None,
@@ -227,6 +233,7 @@ class VideoQA:
             question,
             history=history,
             plan=plan,
+            deadline=deadline,
             strategy=strategy,
             frames=frames,
             grid=grid,
@@ -246,6 +253,12 @@ class VideoQA:
         if self.bundle.manifest.encoders != other.bundle.manifest.encoders:
             raise UsageError("patch features can be shared between bundles with the same encoders only")
         self._features = other._features
+
+    def forget(self) -> None:
+        """Let go of what earlier questions have left, but for the engines; the next answer is as the first."""
+        self._stop()
+        self._view, self._seen = None, SeenPlans()
+        self._features = FeatureCache(FEATURE_CACHE_BYTES)
 
     def close(self) -> None:
         """Free every engine; closing twice is fine."""
@@ -269,12 +282,9 @@ class VideoQA:
         options: GenerationOptions,
         given: Plan | None,
         wishes: Limits,
+        seconds: float | None,
         clock: StageClock,
     ) -> Admission:
-        def history_most(plan: Plan) -> int:
-            room = history_room(self._prompt(plan, Asked(question)), self.bundle.manifest, options.max_tokens)
-            return history_tokens(turns, self._texts(plan), plan, self._parts.tokenizer(), room)
-
         request = Request(
             info=video.info,
             question=question,
@@ -283,11 +293,12 @@ class VideoQA:
             wishes=wishes,
             decide=lambda estimate, limits: self._decide(estimate, video, limits, follow_up=bool(turns)),
             prompt_of=lambda plan: self._prompt(plan, Asked(question)),
-            history_tokens=history_most,
-            seen=lambda plan: (
-                self._held_view(video, plan, self._with_history(plan, question, turns, options), options) is not None
-            ),
+            history_tokens=lambda plan: self._prompts.history_tokens(plan, question, turns, options.max_tokens),
+            seen=lambda plan: self._is_seen(video, plan, question, turns, options),
             kept_features_bytes=self._features.most_bytes,
+            fresh=lambda plan: fresh_times(video, plan, self._parts, self._features),
+            calibrated=self.calibrated,
+            deadline_seconds=seconds,
         )
         index_bytes = video.held_index_bytes
         return admitted(request, self._parts, self._features.held_bytes, index_bytes, self.limit, clock)
@@ -311,7 +322,7 @@ class VideoQA:
         manifest, seen = self.bundle.manifest, self._seen.of(video.info.identity)
         ruled = make_plan(estimate, video.info, manifest, limits)
         in_model = bool(seen and self._view is not None and self._view.key == view_key(video, seen[0]))
-        follows = follow_up and self._texts(ruled).follow_up is not None
+        follows = follow_up and self._prompts.texts(ruled).follow_up is not None
         return prefer_seen(
             ruled, estimate, video.info, manifest, limits, seen, last_in_model=in_model, follow_up=follows
         )
@@ -324,22 +335,10 @@ class VideoQA:
         needed = self._prompt(view.seen_of(plan), asked).text_tokens + options.max_tokens
         return view if self._parts.language().room >= needed else None
 
-    def _with_history(self, plan: Plan, question: str, turns: Sequence[Turn], options: GenerationOptions) -> Asked:
-        """The question with as many earlier turns as fit beside it and the plan's visual tokens."""
-        room = history_room(self._prompt(plan, Asked(question)), self.bundle.manifest, options.max_tokens)
-        return fit_history(question, turns, self._texts(plan), plan, self._parts.tokenizer(), room)
-
-    def _texts(self, plan: Plan) -> PromptTexts:
-        images = self.bundle.manifest.images
-        return self.bundle.manifest.prompt if images is None or plan.images is None else images.prompt
-
-    def _prompt(self, plan: Plan, asked: Asked) -> Prompt:
-        images = self.bundle.manifest.images
-        between = "" if images is None else images.between
-        return build_prompt(self._texts(plan), plan, self._parts.tokenizer(), asked.question, between, asked.turns)
-
-
-def _limit(memory: int | str) -> MemoryLimit:
-    if isinstance(memory, str):
-        return MemoryLimit(parse_size(memory), memory)
-    return MemoryLimit(memory, "as given")
+    def _is_seen(
+        self, video: Video, plan: Plan, question: str, turns: Sequence[Turn], options: GenerationOptions
+    ) -> bool:
+        if self._view is None or self._view.key != view_key(video, plan):
+            return False
+        asked = self._prompts.with_history(plan, question, turns, options.max_tokens)
+        return self._held_view(video, plan, asked, options) is not None

@@ -54,6 +54,12 @@ def view_key(video: Video, plan: Plan) -> Hashable:
     return (video.info.identity, plan.strategy, plan.grid, plan.images, plan.timestamps_seconds, extent)
 
 
+def fresh_times(video: Video, plan: Plan, parts: Parts, cache: FeatureCache) -> tuple[float, ...]:
+    """Times of the plan whose frames have to be decoded and encoded."""
+    times = plan.timestamps_seconds
+    return times if plan.images is not None else cache.lacking(video.info.identity, times, parts.encoder_name(plan))
+
+
 def look(
     video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock, most: int = CHUNK_FRAMES
 ) -> tuple[View, VisualTokens]:

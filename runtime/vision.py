@@ -81,6 +81,10 @@ class FeatureCache:
             self._frames.move_to_end(key)
         return self._frames.get(key)
 
+    def lacking(self, identity: str, times: Sequence[float], encoder: str) -> tuple[float, ...]:
+        """Those of a video's `times` whose frames are not held; looking does not count as using them."""
+        return tuple(time for time in times if (identity, time, encoder) not in self._frames)
+
     def put(self, identity: str, time_seconds: float, frame: PatchFeatures, keep: Container[float] = ()) -> None:
         """Hold the features [1, S * S, D] of one frame, if there is room or some can be made.
 

@@ -26,7 +26,7 @@ from tam_edge.runtime.page import harmless
 ANSWER_FIELDS = [
     *("schema_version", "bundle", "answer", "task", "confidence", "strategy", "frames", "grid", "expert"),
     *("visual_tokens", "visual_tokens_exact", "timestamps_seconds", "timings_ms", "peak_bytes", "peak_gpu_bytes"),
-    *("memory_limit_bytes", "rejections", "cache"),
+    *("memory_limit_bytes", "rejections", "cache", "trace"),
 ]
 STAGES = ["load", "inductor", "decode", "vision", "strategy", "prefill", "generate", "first_token", "total"]
 PEOPLE, AFTER = "how many people?", "what happens after the car leaves?"
@@ -83,7 +83,8 @@ def test_json_is_one_value_with_the_promised_fields(ask, expected):
     assert (outcome.code, outcome.err, outcome.out.count("\n")) == (0, "", 1)
     assert list(value) == ANSWER_FIELDS
     assert list(value["timings_ms"]) == STAGES
-    same = [field for field in ANSWER_FIELDS if field not in ("timings_ms", "peak_bytes", "memory_limit_bytes")]
+    measured = ("timings_ms", "peak_bytes", "memory_limit_bytes", "trace")
+    same = [field for field in ANSWER_FIELDS if field not in measured]
     assert {field: value[field] for field in same} == {field: expected[0].to_json()[field] for field in same}
 
 
@@ -147,7 +148,8 @@ def test_a_plan_in_words(bundle, clip):
 def test_explain_says_what_was_looked_at_and_what_it_cost(ask):
     outcome = ask("--ask", PEOPLE, "--explain")
     labels = re.findall(r"^([A-Z][a-z ]+?)  ", outcome.out, re.MULTILINE)
-    assert labels == ["Question", "Task type", "Plan", "Frames at", "Memory", "Answer", "Time", "Memory"]
+    before, after = ["Question", "Task type", "Plan", "Frames at", "Memory", "Time"], ["Time", "Memory", "Measured"]
+    assert labels == [*before, "Answer", *after]
     assert "first token after" in outcome.out
     assert outcome.err == ""
     beside_json = ask("--ask", PEOPLE, "--explain", "--json")
@@ -248,7 +250,7 @@ def test_classify_refuses_a_bad_file_by_its_line(bundle, tmp_path, content, says
         (("run", "--video", "x", "--ask", "y", "--frames", "two"), "'--frames'"),
         (("run", "--video", "x", "--ask", "y", "--frames", "0"), "'--frames'"),
         (("run", "--video", "x", "--ask", "y", "--start", "soon"), "'--start'"),
-        (("run", "--video", "x", "--ask", "y", "--deadline", "5s"), "no such option: --deadline"),
+        (("run", "--video", "x", "--ask", "y", "--deadlines", "5s"), "no such option: --deadlines"),
         (("plan", "--report", "x"), "no such option: --report"),
         (("classify",), "tam-edge classify: no question"),
         (("classify", "--file", "missing.tsv"), "cannot read missing.tsv: No such file"),
@@ -276,13 +278,14 @@ def test_the_ceiling_is_refused_with_every_need(ask):
 
 
 def test_help_names_every_option_of_the_design():
-    run = {"video", "ask", "model", "memory", "strategy", "start", "end", "device", "threads", "max-tokens"}
+    run = {"video", "ask", "model", "memory", "deadline", "strategy", "start", "end", "device", "threads", "max-tokens"}
     run |= {"temperature", "seed", "frames", "grid", "plan", "stream", "explain", "report", "json", "verbose"}
     plan = run - {"max-tokens", "temperature", "seed", "plan", "stream", "explain", "report"}
     for command, options in (
         ("run", run),
         ("plan", plan),
         ("classify", {"file", "model", "threads", "json", "verbose"}),
+        ("doctor", {"calibrate", "verify", "model", "memory", "device", "threads", "json", "verbose"}),
     ):
         outcome = call(command, "--help")
         assert (outcome.code, outcome.err) == (0, "")

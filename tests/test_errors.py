@@ -8,6 +8,7 @@ import pytest
 
 from tam_edge.runtime.errors import (
     BundleError,
+    DeadlineError,
     EngineError,
     MemoryLimitError,
     MissingExtraError,
@@ -23,6 +24,7 @@ EXAMPLES = [
     (VideoError("clip.mp4", "no such file"), 1),
     (BundleError(Path("models/nano"), "language.engines.0.sha256", "does not match"), 1),
     (MemoryLimitError(1000, 2000, "needs 2000 bytes"), 1),
+    (DeadlineError(1.0, None, "is not calibrated"), 1),
     (EngineError("cannot open"), 1),
     (MissingExtraError("export", "tam-edge train"), 1),
 ]
@@ -57,4 +59,6 @@ def test_facts_are_attributes() -> None:
     )
     memory = MemoryLimitError(10, 20, "too small")
     assert (memory.limit_bytes, memory.needed_bytes) == (10, 20)
+    deadline = DeadlineError(1.5, 2.0, "too short")
+    assert (deadline.deadline_seconds, deadline.needed_seconds) == (1.5, 2.0)
     assert "pip install 'tam-edge[export]'" in str(MissingExtraError("export", "tam-edge train"))

@@ -15,12 +15,13 @@ PUBLIC_METHODS = {
     "load": "(bundle=None, *, memory=None, device='auto', threads=None)",
     "open": "(self, source, *, start=None, end=None)",
     "classify": "(self, questions)",
-    "plan": "(self, video, question, *, strategy=None, frames=None, grid=None)",
-    "stream": "(self, video, question, *, history=(), plan=None, strategy=None, frames=None, grid=None, "
+    "plan": "(self, video, question, *, deadline=None, strategy=None, frames=None, grid=None)",
+    "stream": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
     "max_tokens=None, temperature=0.0, seed=0)",
-    "ask": "(self, video, question, *, history=(), plan=None, strategy=None, frames=None, grid=None, "
+    "ask": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
     "max_tokens=None, temperature=0.0, seed=0)",
     "share_features": "(self, other)",
+    "forget": "(self)",
     "close": "(self)",
 }
 
@@ -88,7 +89,7 @@ def is_text(node):
 
 def test_errors_are_one_family_with_two_exit_codes():
     errors = [getattr(runtime, name) for name in runtime.__all__ if name.endswith("Error")]
-    assert len(errors) == 8
+    assert len(errors) == 9
     assert all(issubclass(error, runtime.TamEdgeError) for error in errors)
     assert {error.exit_code for error in errors} == {1, 2}
     assert issubclass(runtime.QuestionError, runtime.UsageError)

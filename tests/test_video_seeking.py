@@ -121,10 +121,10 @@ def test_what_is_found_is_what_reading_through_shows(
     times = sorted(data.draw(st.lists(on_a_frame | anywhere, min_size=1, max_size=9), "times"))
     with pytest.MonkeyPatch.context() as patch:
         if data.draw(st.booleans(), "seek wherever it is possible"):
-            patch.setattr(seeking, "_SEEK_PACKETS", 1)
-            patch.setattr(seeking, "_UNINDEXED_GAP_SECONDS", 0.3)
+            patch.setattr(seeking, "SEEK_PACKETS", 1)
+            patch.setattr(seeking, "UNINDEXED_GAP_SECONDS", 0.3)
             patch.setattr(seeking, "_BACK_SECONDS", 0.3)
-            patch.setattr(seeking, "_RESTART_FRAMES", 1)
+            patch.setattr(seeking, "RESTART_FRAMES", 1)
         found, _ = frames_of(video, times)
     assert same(found, read_through(path, video, times))
 
@@ -189,8 +189,8 @@ def test_packets_that_are_wrongly_marked_are_not_believed(
     clips: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = remuxed(clips("h264"), tmp_path / "clip.mkv", mark_all)
-    monkeypatch.setattr(seeking, "_SEEK_PACKETS", 1)
-    monkeypatch.setattr(seeking, "_RESTART_FRAMES", 1)
+    monkeypatch.setattr(seeking, "SEEK_PACKETS", 1)
+    monkeypatch.setattr(seeking, "RESTART_FRAMES", 1)
     video, times = opened(path), [0.7, 3.0, 6.1, 9.0, 12.5]
     expected = read_through(path, video, times)
     assert same(frames_of(video, times)[0], expected)

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tam_edge.runtime.errors import EngineError
+from tam_edge.runtime.errors import EngineError, UsageError
 from tam_edge.runtime.plan import Rejection
 from tam_edge.runtime.schema import Attention, EngineSpec
 
@@ -125,6 +125,17 @@ class EngineChoice:
     """The engine."""
     rejections: tuple[Rejection, ...]
     """The engines that come before it in the manifest."""
+
+
+def check_engine_options(device: str, threads: int | None) -> None:
+    """Refuse a device nobody knows, and a number of threads that cannot work.
+
+    Raises: UsageError.
+    """
+    if device not in get_args(DeviceName):
+        raise UsageError(f"device {device!r} is unknown: choose one of {', '.join(get_args(DeviceName))}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot work: ask for at least 1")
 
 
 def choose_engine(field: str, specs: Sequence[EngineSpec]) -> EngineChoice:

@@ -1,0 +1,95 @@
+"""`tam-edge doctor`: what this device is, whether the bundle is whole, and how fast it runs here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+import tam_edge.apps.options as opt
+from tam_edge.apps.render import print_json, print_notes, print_row, progress_lines
+from tam_edge.apps.units import milliseconds_text
+from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
+from tam_edge.runtime.calibration import COMMAND, place_of, read_rates
+from tam_edge.runtime.device import DeviceProfile, probe_device, processor_name
+from tam_edge.runtime.engines import DeviceName, check_engine_options
+from tam_edge.runtime.rates import Rates
+
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Measure how fast the bundle runs here; --deadline goes by that.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Hash every file of the bundle again.")]
+
+
+def doctor(
+    calibrate: Calibrate = False,
+    verify: Verify = False,
+    model: opt.Model = None,
+    memory: opt.Memory = None,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Look at this device and a bundle; measure how fast it runs here.
+
+    What is measured is kept in the user's cache folder, for this bundle, device and number of threads.
+    """
+    opt.show_log(verbose)
+    check_engine_options(device, threads)
+    profile = probe_device()
+    bundle = load_bundle(default_bundle_path() if model is None else model, verify=verify)
+    on, used = cast(DeviceName, device), threads or profile.cpu_count
+    place = place_of(bundle, profile, used, on)
+    if calibrate:
+        from tam_edge.runtime.calibrate import calibrate as measure
+
+        with progress_lines() as doing:
+            measure(bundle.path, memory=memory, device=on, threads=threads, progress=doing)
+    known = read_rates(place)
+    if as_json:
+        print_json(_as_json(profile, bundle, place.path, known.rates, known.problem))
+        return
+    _print(profile, bundle, used)
+    print_row("Speed", _speed(known.rates))
+    if known.rates is not None:
+        print_row("Kept in", str(place.path))
+    if known.problem is not None:
+        print_notes([known.problem])
+    sys.stdout.flush()
+
+
+def _print(profile: DeviceProfile, bundle: Bundle, threads: int) -> None:
+    manifest = bundle.manifest
+    print_row("Device", ", ".join(filter(None, (profile.machine, processor_name(), *profile.gpus))))
+    print_row("Processors", f"{profile.cpu_count}, {threads} used")
+    memory = f"{size_text(profile.memory_total_bytes)}, {size_text(profile.memory_free_bytes)} free"
+    print_row("Memory", memory)
+    print_row("Bundle", f"{manifest.name} {manifest.version}, {bundle.path}")
+
+
+def _speed(rates: Rates | None) -> str:
+    if rates is None:
+        return f"not calibrated: run {COMMAND}"
+    runs = [curve[-1] for curve in rates.encoding.values()]
+    vision = ", ".join(f"{milliseconds_text(run.ms / run.frames)} a frame" for run in runs)
+    prefill = milliseconds_text(rates.prefill.at(1000, 0))
+    answer = milliseconds_text(rates.token.at(1000))
+    return f"vision {vision}, 1,000 tokens read in {prefill}, {answer} a token of the answer"
+
+
+def _as_json(
+    profile: DeviceProfile, bundle: Bundle, path: Path, rates: Rates | None, problem: str | None
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "device": asdict(profile),
+        "bundle": {"name": bundle.manifest.name, "path": str(bundle.path), "fingerprint": bundle.fingerprint},
+        "calibration": None if rates is None else rates.model_dump(mode="json"),
+        "calibration_file": str(path),
+        "problem": problem,
+    }
