@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SEEK_PACKETS = 24
-"""Reading this many packets takes as long as a seek; measured."""
+"""Reading about this many packets takes as long as a seek."""
 RESTART_FRAMES = 4
 """Decoding so few costs less than what a decoder with threads loses when it starts anew."""
 UNINDEXED_GAP_SECONDS = 10
