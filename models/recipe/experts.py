@@ -22,7 +22,7 @@ from tam_edge.models.recipe.joint import ROW_WEIGHTS, load_language, project
 from tam_edge.models.recipe.language import accuracy_by_family, answer_loss, choose_questions
 from tam_edge.models.recipe.loop import Stage, run_stage
 from tam_edge.models.recipe.pack import pack
-from tam_edge.models.recipe.parallel import my_share
+from tam_edge.models.recipe.parallel import is_first, my_share
 from tam_edge.models.recipe.parting import load_parted
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
@@ -88,7 +88,8 @@ def tune_experts(
 
     modules = {"vision": model.vision, "projectors": model.projectors, "language": model.language, "heads": heads}
     run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=100)
-    save_checkpoint(run, model)
+    if is_first():  # the others hold the same weights
+        save_checkpoint(run, model)
     return model.eval()
 
 
