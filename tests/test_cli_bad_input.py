@@ -2,6 +2,7 @@
 
 import json
 import re
+import os
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,8 @@ def test_a_file_this_user_may_not_read(bundle, clip, tmp_path):
     for place in (*tmp_path.parents[:2], tmp_path, *bundle.parents[:2], bundle):
         place.chmod(0o755)
     arguments = ["plan", "--model", bundle, "--ask", QUESTION, "--json", "--video", path, clip]
-    done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER, *arguments], capture_output=True, text=True)
+    own = os.environ | {"TAM_EDGE_CACHE": str(tmp_path / "cache")}  # in the shared one are files of this user
+    done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER, *arguments], env=own, capture_output=True, text=True)
     assert done.stderr == f"tam-edge plan: {path}: may not be read by this user: change its permissions\n"
     assert (done.returncode, done.stdout.count("\n")) == (1, 1)
 
