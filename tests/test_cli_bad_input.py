@@ -1,8 +1,8 @@
 """Bad input at the command line: one clear line, the promised exit code, no traceback, no native log, nothing left."""
 
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import sys
