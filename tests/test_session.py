@@ -353,7 +353,7 @@ def test_what_a_history_takes_is_counted_before_it_is_fitted(followed, clip):
     turns = check_history([(f"how many people {i}? " + "q1 " * (5 * i), "two") for i in range(8)])
     with VideoQA.load(followed, threads=1) as qa:
         plan = qa.plan(qa.open(clip), "what colour?")
-        rest = (qa._texts(plan), plan, qa._parts.tokenizer())
+        rest = (qa._prompts.texts(plan), plan, qa._parts.tokenizer())
         for room in range(-5, 400, 7):
             taken = fit_history("what colour?", turns, *rest, room).turns
             needed = sum(turn_tokens(rest[0], plan, rest[2], turn) for turn in taken)
