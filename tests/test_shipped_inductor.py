@@ -42,9 +42,9 @@ def test_fresh_questions_are_in_no_training_data():
     assert all(sum(labelled == task for _, labelled, _ in FRESH) >= 18 for task in range(1, 9))
 
 
-def test_nine_in_ten_fresh_questions_get_their_type(accuracy):
-    assert accuracy([text for text, _, _ in FRESH], [task for _, task, _ in FRESH]) >= 0.9
+def test_fresh_questions_get_their_type(accuracy):
+    assert accuracy([text for text, _, _ in FRESH], [task for _, task, _ in FRESH]) >= 0.95
 
 
-def test_most_paraphrases_of_them_get_it_too(accuracy):
-    assert accuracy([said for said, _ in PARAPHRASED], [task for _, task in PARAPHRASED]) >= 0.65
+def test_paraphrases_of_them_get_it_too(accuracy):
+    assert accuracy([said for said, _ in PARAPHRASED], [task for _, task in PARAPHRASED]) >= 0.9
