@@ -89,6 +89,23 @@ def test_an_answer_is_looked_up_where_it_is_noted(tokenizer: Tokenizer, views: l
     assert min(checked.values()) > 5
 
 
+def test_an_answer_refers_to_the_event_that_its_question_asks_from(tokenizer: Tokenizer, views: list[View]) -> None:
+    referred = 0
+    for view in views:
+        asked = [question for question in view.asked if question.family in FAMILIES]
+        packed = pack(tokenizer, view, asked)
+        occasions = find_occasions(tokenizer, view, asked, packed)
+        first, begins = len(packed.before) + packed.visual_tokens, answering_rows(packed).tolist()
+        for row, end in occasions.references:
+            assert row in occasions.answers[0] and end in occasions.mentions[0] and end < row
+            assert packed.targets[row - first] >= 0
+            at = max(index for index, begin in enumerate(begins) if begin <= row)
+            assert first + packed.starts[at] <= end <= begins[at]  # in the same question
+            assert asked[at].family in ("after", "before", "doubt after")
+            referred += row in begins
+    assert referred > 20
+
+
 def test_two_things_are_compared_where_the_second_is_named(tokenizer: Tokenizer, views: list[View]) -> None:
     scene = views[0].scene
     asked = [

@@ -9,10 +9,16 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from tam_edge.models.language import LanguageModel
-from tam_edge.models.recipe.findings import Findings
+from tam_edge.models.recipe.findings import COMPARING_HEAD, Findings
 from tam_edge.models.recipe.glances import GLANCING_BLOCKS, Glances, find_glances
 from tam_edge.models.recipe.notes import LATE_BLOCK, Notes
-from tam_edge.models.recipe.occasions import OCCASIONS_HEAD, find_occasions
+from tam_edge.models.recipe.occasions import (
+    ANSWERING_BLOCKS,
+    MENTIONING_BLOCKS,
+    OCCASIONS_HEAD,
+    REFERRING_BLOCK,
+    find_occasions,
+)
 from tam_edge.models.recipe.pack import Packed
 from tam_edge.models.recipe.views import View
 from tam_edge.models.street.question import Question
@@ -33,7 +39,9 @@ class Guidance(nn.Module):
         super().__init__()
         self.notes, self.findings = Notes(language), Findings(language, tokenizer)
         self._glances = [Glances(language, block) for block in GLANCING_BLOCKS]
-        self._occasions = [Glances(language, block, OCCASIONS_HEAD) for block in GLANCING_BLOCKS]
+        self._mentions = [Glances(language, block, OCCASIONS_HEAD) for block in MENTIONING_BLOCKS]
+        self._answers = [Glances(language, block, OCCASIONS_HEAD) for block in ANSWERING_BLOCKS]
+        self._references = Glances(language, REFERRING_BLOCK, COMPARING_HEAD)
         self._tokenizer = tokenizer
 
     def loss(self, view: View, asked: list[Question], packed: Packed) -> Tensor:
@@ -43,7 +51,9 @@ class Guidance(nn.Module):
         named = find_glances(self._tokenizer, view, asked, packed)
         occasions = find_occasions(self._tokenizer, view, asked, packed)
         looks = [(glances, *named) for glances in self._glances]
-        looks += [(glances, *occasions.mentions) for glances in self._occasions]
-        looks += [(self._occasions[-1], *occasions.answers)]  # earlier nothing tells what came before it
+        looks += [(glances, *occasions.mentions) for glances in self._mentions]
+        looks += [(glances, *occasions.answers) for glances in self._answers]
         losses = [glances.loss(packed, rows, cells) for glances, rows, cells in looks if len(rows)]
+        if occasions.references:
+            losses.append(self._references.loss_of_text(packed, occasions.references))
         return total + GLANCES_WEIGHT / len(GLANCING_BLOCKS) * torch.stack(losses).sum() if losses else total

@@ -27,7 +27,7 @@ from tam_edge.models.recipe.views import View, busy_view, random_view
 from tam_edge.models.tallva import TallVA
 
 PROJECTORS = Stage("projectors", steps=500, muon_lr=2e-3, adam_lr=2e-3, warmup_steps=20)
-JOINT = Stage("joint", steps=2600, muon_lr=1.6e-3, adam_lr=1.6e-3, warmup_steps=40, decay_from=0.3)
+JOINT = Stage("joint", steps=3600, muon_lr=1.6e-3, adam_lr=1.6e-3, warmup_steps=40, decay_from=0.3)
 VIEWS_PER_STEP = 6
 ROW_WEIGHTS = {"high": 1.0, "balanced": 1.6, "more": 2.0, "still": 0.4}  # what plans look at
 WORDINGS = 1000  # a view that comes again asks in other words

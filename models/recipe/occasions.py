@@ -3,6 +3,10 @@
 An event that a question mentions is looked up where it is noted as new, at the token that closes its frame; what came
 next, before, first or last is looked up where that is noted; what has added up over the clip at its very last token. A
 mentioned event that never happens looks at the very first one, as absent things do (`glances.py`).
+
+That takes three steps, a block each: the words of an event find its frame; the answer finds these words, and with them
+when it was; the answer finds what came next. The first word of an answer has only this way, and needs all of it: "a",
+"the" or "it" is said before anything else is, while later words are half told by what stands before them.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from tam_edge.models.street.question import Question
 from tam_edge.models.street.world import Event, Scene
 
 OCCASIONS_HEAD = 3
+MENTIONING_BLOCKS, REFERRING_BLOCK, ANSWERING_BLOCKS = (2, 3), 3, (3, 4)
 _ENDS_WITH_EVENT = ("after", "before", "doubt after")
 _WHICH = {"first": 0, "last": -1}
 _IN_THE_END = ("count", "count at once", "count at the end", "light changes", "development", "summary")
@@ -37,6 +42,8 @@ class Occasions:
     """Ends of the events that questions mention."""
     answers: tuple[Tensor, Tensor]
     """From where an answer begins to its end."""
+    references: list[tuple[int, int]]
+    """Rows of answers, each with the row of the event's end that its question asks from."""
 
 
 def mentioned(scene: Scene, question: Question) -> list[tuple[int, Event]]:
@@ -56,14 +63,20 @@ def find_occasions(tokenizer: Tokenizer, view: View, asked: list[Question], pack
     lookups = _Lookups(view, len(set(frames.values())) == len(new), frames)
     mentions: list[tuple[int, Tensor]] = []
     answers: list[tuple[int, Tensor]] = []
+    references: list[tuple[int, int]] = []
     for index, (question, row) in enumerate(zip(asked, answering_rows(packed).tolist(), strict=True)):
-        for end, cells in lookups.mentions(question):
-            mentions.append((row_of_character(tokenizer, packed, question, index, end), cells))
+        named = [
+            (row_of_character(tokenizer, packed, question, index, end), cells)
+            for end, cells in lookups.mentions(question)
+        ]
+        mentions += named
         if (answer := lookups.answer(question)) is not None:
             first = len(packed.before) + packed.visual_tokens
-            spoken = (packed.targets[row - first :] < 0).nonzero()
-            answers += [(row + place, answer) for place in range(int(spoken[0]))]
-    return Occasions(_stacked(mentions, packed), _stacked(answers, packed))
+            spoken = range(int((packed.targets[row - first :] < 0).nonzero()[0]))
+            answers += [(row + place, answer) for place in spoken]
+            if named and question.family in _ENDS_WITH_EVENT:
+                references += [(row + place, named[-1][0]) for place in spoken]
+    return Occasions(_stacked(mentions, packed), _stacked(answers, packed), references)
 
 
 def _stacked(lookups: list[tuple[int, Tensor]], packed: Packed) -> tuple[Tensor, Tensor]:
