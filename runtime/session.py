@@ -262,8 +262,7 @@ class VideoQA:
 
     def close(self) -> None:
         """Free every engine; closing twice is fine."""
-        self._stop()
-        self._view = None
+        self._let_go()
         self._parts.close()
 
     def __enter__(self) -> VideoQA:
@@ -299,9 +298,9 @@ class VideoQA:
             fresh=lambda plan: fresh_times(video, plan, self._parts, self._features),
             calibrated=self.calibrated,
             deadline_seconds=seconds,
+            let_go=self._let_go,
         )
-        index_bytes = video.held_index_bytes
-        return admitted(request, self._parts, self._features.held_bytes, index_bytes, self.limit, clock)
+        return admitted(request, self._parts, self._features.held_bytes, video.held_index_bytes, self.limit, clock)
 
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""
@@ -312,6 +311,13 @@ class VideoQA:
         if thrift.in_turn:
             self._view = None
             self._parts.close_stage("language")
+
+    def _let_go(self) -> None:
+        """Close the engines that earlier questions have left open, but for the Inductor."""
+        self._stop()
+        self._view = None
+        self._parts.close_stage("vision")
+        self._parts.close_stage("language")
 
     def _stop(self) -> None:
         if self._stream is not None:
