@@ -26,9 +26,9 @@ from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityErr
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.street import make_scene, render
 from tam_edge.models.tallva import TallVA
-from tam_edge.quant.peak import graph_figures, language_figures
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
+from tam_edge.runtime.calibrate.memory import graph_figures, language_figures
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.routing import Routing
 
