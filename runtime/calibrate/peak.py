@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tam_edge.runtime.budget import give_back, peak_resident_bytes, resident_bytes, steady_heap
 from tam_edge.runtime.engines.llamacpp import CELLS_STEP, CHUNK_TOKENS, LlamaCppEngine, load_library
 from tam_edge.runtime.engines.onnx import OnnxEngine
-from tam_edge.runtime.errors import EngineError
+from tam_edge.runtime.errors import EngineError, TamEdgeError
 from tam_edge.runtime.figures import whole_peak
 from tam_edge.runtime.schema import Attention, EngineMemory, Sized
 
@@ -206,4 +206,7 @@ def _values(dtype: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(json.loads(sys.argv[1]))))
+    try:
+        print(json.dumps(_measure(json.loads(sys.argv[1]))))
+    except TamEdgeError as error:
+        sys.exit(str(error))
