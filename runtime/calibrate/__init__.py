@@ -49,7 +49,7 @@ def calibrate(
 ) -> Rates:
     """Measure a bundle on this device and keep what was found; arguments as of `VideoQA.load`.
 
-    Takes some ten seconds for a small bundle, minutes for one of full size. `progress` is told what is measured.
+    Takes some twenty seconds for a small bundle, minutes for one of full size. `progress` is told what is measured.
 
     Raises: BundleError, MemoryLimitError, UsageError, EngineError; TamEdgeError if the cache cannot be written.
     """
