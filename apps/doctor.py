@@ -1,4 +1,4 @@
-"""`tam-edge doctor`: what this device is, whether the bundle is whole, and how fast it runs here."""
+"""`tam-edge doctor`: what this device is, whether the bundle is whole, how fast it runs here and what it holds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from tam_edge.apps.render import print_json, print_notes, print_row, progress_li
 from tam_edge.apps.units import milliseconds_text
 from tam_edge.runtime.budget import size_text
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
-from tam_edge.runtime.calibration import COMMAND, place_of, read_rates
+from tam_edge.runtime.calibration import COMMAND, Calibrated, place_of, read_rates
 from tam_edge.runtime.device import DeviceProfile, probe_device, processor_name
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.rates import Rates
 
 Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Measure how fast the bundle runs here; --deadline goes by that.")
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Measure how fast the bundle runs here and what it holds; --deadline and --memory go by that.",
+    ),
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Hash every file of the bundle again.")]
 
@@ -35,7 +39,7 @@ def doctor(
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Look at this device and a bundle; measure how fast it runs here.
+    """Look at this device and a bundle; measure how fast it runs here, and what its engines hold in memory.
 
     What is measured is kept in the user's cache folder, for this bundle, device and number of threads.
     """
@@ -52,10 +56,11 @@ def doctor(
             measure(bundle.path, memory=memory, device=on, threads=threads, progress=doing)
     known = read_rates(place)
     if as_json:
-        print_json(_as_json(profile, bundle, place.path, known.rates, known.problem))
+        print_json(_as_json(profile, bundle, place.path, known))
         return
     _print(profile, bundle, used)
     print_row("Speed", _speed(known.rates))
+    print_row("Engines", _engines(known))
     if known.rates is not None:
         print_row("Kept in", str(place.path))
     if known.problem is not None:
@@ -82,14 +87,20 @@ def _speed(rates: Rates | None) -> str:
     return f"vision {vision}, 1,000 tokens read in {prefill}, {answer} a token of the answer"
 
 
-def _as_json(
-    profile: DeviceProfile, bundle: Bundle, path: Path, rates: Rates | None, problem: str | None
-) -> dict[str, Any]:
+def _engines(known: Calibrated) -> str:
+    if known.rates is None or known.memory_from == "bundle":
+        return "memory is predicted by what they held where the bundle was made"
+    held = size_text(sum(memory.open_bytes for memory in known.rates.memory.values()))
+    return f"memory is predicted by what they hold here: {len(known.rates.memory)} measured, {held} while open"
+
+
+def _as_json(profile: DeviceProfile, bundle: Bundle, path: Path, known: Calibrated) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "device": asdict(profile),
         "bundle": {"name": bundle.manifest.name, "path": str(bundle.path), "fingerprint": bundle.fingerprint},
-        "calibration": None if rates is None else rates.model_dump(mode="json"),
+        "calibration": None if known.rates is None else known.rates.model_dump(mode="json"),
         "calibration_file": str(path),
-        "problem": problem,
+        "memory_predicted_from": known.memory_from,
+        "problem": known.problem,
     }

@@ -90,7 +90,8 @@ def explain_plan(question: str, plan: Plan, file: TextIO) -> None:
     rows += [("Not done", line) for line in not_done(plan.rejections)]
     if plan.predicted_bytes:
         needs = ", ".join(f"{name} {size_text(size)}" for name, size in plan.predicted_bytes.items())
-        rows += [("Memory", f"predicted peaks: {needs}")]
+        measured = ", by what engines hold on this device" if plan.predicted_bytes_from == "device" else ""
+        rows += [("Memory", f"predicted peaks{measured}: {needs}")]
     rows += [("Time", _predicted_time(plan))]
     _print_rows(rows, file)
 

@@ -10,7 +10,7 @@ from tam_edge.export.inductor import INPUTS, PRECISION, InductorExport
 from tam_edge.export.language import Precision
 from tam_edge.models.config import LanguageConfig, TallVAConfig, VisionConfig
 from tam_edge.quant.graph_file import weights_file
-from tam_edge.quant.peak import Inputs, graph_figures, language_figures
+from tam_edge.runtime.calibrate.memory import Inputs, graph_figures, language_figures
 from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import (
     EncoderSpec,

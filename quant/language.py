@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
-from tam_edge.quant.child import run_module
+from tam_edge.runtime.calibrate.child import run_module
 from tam_edge.runtime.errors import EngineError, UsageError
 from tam_edge.runtime.natives import import_native
 

@@ -17,9 +17,9 @@ from tam_edge.quant.encoder import ExpertType, GraphType, shrink
 from tam_edge.quant.graph_file import move_graph
 from tam_edge.quant.language import LanguageType, quantise_language
 from tam_edge.quant.layers import Feed
-from tam_edge.quant.peak import Inputs, graph_figures, language_figures
 from tam_edge.quant.samples import Sample, pixel_frames
 from tam_edge.runtime.bundle import Bundle
+from tam_edge.runtime.calibrate.memory import Inputs, graph_figures, language_figures
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.manifest import EncoderSpec, ProjectorInput

@@ -12,13 +12,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tam_edge.quant.parts import input_names
-from tam_edge.quant.peak import Inputs, graph_figures, language_figures
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
+from tam_edge.runtime.calibrate.memory import (
+    Inputs,
+    encoder_inputs,
+    graph_figures,
+    inductor_inputs,
+    language_figures,
+    projector_inputs,
+)
 from tam_edge.runtime.errors import TamEdgeError
 from tam_edge.runtime.manifest import EncoderSpec, Manifest, ProjectorSpec
 from tam_edge.runtime.schema import EngineSpec
-from tam_edge.runtime.vision import CHUNK_FRAMES
 
 
 def remeasured(bundle: Bundle, progress: Callable[[str], None] = lambda _: None) -> Manifest:
@@ -28,33 +33,25 @@ def remeasured(bundle: Bundle, progress: Callable[[str], None] = lambda _: None)
         EngineError: an engine cannot be opened or run.
     """
     manifest = bundle.manifest
-    words = {name: ("int64", (1, manifest.inductor.max_tokens)) for name in ("input_ids", "attention_mask")}
 
     def graphs(specs: tuple[EngineSpec, ...], inputs: Inputs, axis: int = 0) -> tuple[EngineSpec, ...]:
         return tuple(_graph(bundle, spec, inputs, axis, progress) for spec in specs)
 
     def encoder(spec: EncoderSpec) -> EncoderSpec:
-        pixels = ("float32", (CHUNK_FRAMES, 3, spec.image_px, spec.image_px))
-        [name] = input_names(bundle.file(spec.engines[0]))
-        return spec.model_copy(update={"engines": graphs(spec.engines, {name: pixels})})
-
-    first = manifest.encoders[manifest.strategies[0].encoders[0]]
-    features = ("float32", (CHUNK_FRAMES, first.grid_side**2, first.width))
-    shapes: Inputs = {
-        "features": features,
-        "previous_features": features,
-        "time_fraction": ("float32", (CHUNK_FRAMES,)),
-    }
+        return spec.model_copy(update={"engines": graphs(spec.engines, encoder_inputs(spec))})
 
     def projector(spec: ProjectorSpec) -> ProjectorSpec:
-        return spec.model_copy(update={"engines": graphs(spec.engines, {name: shapes[name] for name in spec.inputs})})
+        return spec.model_copy(update={"engines": graphs(spec.engines, projector_inputs(manifest, spec.inputs))})
 
     images = manifest.images
     if images is not None:
-        images = images.model_copy(update={"projector": graphs(images.projector, {"features": features})})
+        images = images.model_copy(
+            update={"projector": graphs(images.projector, projector_inputs(manifest, ("features",)))}
+        )
     language = tuple(_language(bundle, spec, manifest.language.context, progress) for spec in manifest.language.engines)
+    inductor = graphs(manifest.inductor.engines, inductor_inputs(manifest), axis=1)
     changed = {
-        "inductor": manifest.inductor.model_copy(update={"engines": graphs(manifest.inductor.engines, words, axis=1)}),
+        "inductor": manifest.inductor.model_copy(update={"engines": inductor}),
         "encoders": {name: encoder(spec) for name, spec in manifest.encoders.items()},
         "projectors": {grid: projector(spec) for grid, spec in manifest.projectors.items()},
         "images": images,

@@ -57,7 +57,7 @@ class Request:
     fresh: Callable[[Plan], tuple[float, ...]]
     """Times of a plan whose frames have to be decoded and encoded."""
     calibrated: Calibrated
-    """What is known about the speed of this device."""
+    """What is known about this device."""
     deadline_seconds: float | None
     """Most time from the question to the first token; None: as long as it takes."""
     let_go: Callable[[], None]
@@ -168,8 +168,9 @@ def _in_time(
     rates, info, manifest = request.calibrated.rates, request.info, parts.bundle.manifest
     if rates is None:
         problem = request.calibrated.problem
-        said = () if problem is None else (Rejection("predicting times", problem),)
-        return replace(found, plan=replace(found.plan, rejections=(*found.plan.rejections, *said)))
+        said = () if problem is None else (Rejection("figures of this device", problem),)
+        rejections = (*found.plan.rejections, *said)
+        return replace(found, plan=replace(found.plan, rejections=rejections, predicted_bytes_from="bundle"))
 
     def option(admission: Admission) -> Option:
         plan, case = admission.plan, case_of(admission.plan)
@@ -189,7 +190,7 @@ def _in_time(
     stages = {"load": 0.0, "inductor": inductor_ms, **best.prediction.stages_ms}
     stages["load"] += spent.load
     told = replace(best.plan, predicted_ms=spent.total + best.prediction.first_token_ms, predicted_stages_ms=stages)
-    return replace(best.admission, plan=told)
+    return replace(best.admission, plan=replace(told, predicted_bytes_from=request.calibrated.memory_from))
 
 
 def _make_way(request: Request, now: Setting, smallest: Case) -> tuple[Rejection, ...]:

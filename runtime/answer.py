@@ -146,6 +146,7 @@ class Answer:
                 stage: {"predicted": bytes_.get(stage), "measured": held.resident_bytes, "peak": held.is_peak}
                 for stage, held in self.stage_bytes.items()
             },
+            "bytes_from": self.plan.predicted_bytes_from,
         }
 
 

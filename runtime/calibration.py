@@ -1,5 +1,7 @@
 """The record of a calibration: one file in the user's cache folder per bundle, device and number of threads.
 
+It says how fast the bundle's engines are on this device, and what they hold there.
+
 A record that cannot be used is never used silently, and never passed over silently either: `Calibrated.problem` says
 in one line what is wrong with it.
 """
@@ -11,8 +13,10 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -20,7 +24,9 @@ from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.device import DeviceProfile, cache_folder, processor_name
 from tam_edge.runtime.engines import DeviceName
 from tam_edge.runtime.errors import TamEdgeError
+from tam_edge.runtime.figures import with_memory
 from tam_edge.runtime.rates import Rates
+from tam_edge.runtime.schema import EngineMemory
 
 COMMAND = "tam-edge doctor --calibrate"
 """What measures a device."""
@@ -42,12 +48,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What is known about the speed of this device."""
+    """What is known about this device: how fast a bundle's engines are on it, and what they hold."""
 
     rates: Rates | None
     """The figures; None where there are none that can be used."""
     problem: str | None = None
     """What is wrong with the file that is there; None where it is used, or where there is none."""
+
+    @property
+    def memory_from(self) -> Literal["bundle", "device"]:
+        """Where the figures that memory is predicted by were measured."""
+        return "device" if self.rates is not None and self.rates.memory else "bundle"
+
+    def refined(self, bundle: Bundle) -> Bundle:
+        """The bundle with what its engines hold on this device instead of what they held where it was made."""
+        return bundle if self.rates is None else measured_here(bundle, self.rates.memory)
+
+
+def measured_here(bundle: Bundle, memory: Mapping[str, EngineMemory]) -> Bundle:
+    """The bundle with these figures of its engines, by their files, instead of its own; for predictions only."""
+    return replace(bundle, manifest=with_memory(bundle.manifest, memory))
 
 
 def place_of(bundle: Bundle, profile: DeviceProfile, threads: int, device: DeviceName) -> Place:

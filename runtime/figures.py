@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from tam_edge.runtime.schema import Attention, EngineMemory, EngineSpec, Sized
 
@@ -10,6 +13,7 @@ MEASURED_THREADS = 2
 """Threads of an engine while it was measured."""
 THREAD_BYTES = 256 * 1024
 """What every further thread of an engine holds: touched stack, and a heap of its own in the C library."""
+Described = TypeVar("Described")
 
 
 def memory_of(spec: EngineSpec) -> EngineMemory:
@@ -26,6 +30,46 @@ def memory_of(spec: EngineSpec) -> EngineMemory:
 def running_bytes(memory: EngineMemory, way: str, size: int) -> int:
     """Peak above `open_bytes` while `size` is run at once in one way; 0 where that way was not measured."""
     return _along(memory.running[way], size) if way in memory.running else 0
+
+
+def whole_peak(memory: EngineMemory) -> int:
+    """Peak with the largest piece of work, in the way it is done when there is memory enough."""
+    most = max((curve[-1].size for curve in memory.running.values()), default=1)
+    way = next((way for way, curve in memory.running.items() if curve[-1].size == most), "run")
+    running = running_bytes(memory, way, most) + memory.cell_bytes.get(way, 0) * most
+    return memory.library_bytes + max(memory.opening_bytes, memory.open_bytes + running)
+
+
+def refined(made: EngineMemory, here: EngineMemory) -> EngineMemory:
+    """A bundle's figures with what was measured on this device, which may not be every size.
+
+    Larger sizes go on as the bundle's do, with as much more as the last one measured here took, and never with less.
+    Ways of running stay the bundle's.
+    """
+    running = {way: _continued(curve, here.running.get(way, ())) for way, curve in made.running.items()}
+    return here.model_copy(update={"running": running, "cell_bytes": made.cell_bytes})
+
+
+def prolonged(curve: Sequence[Sized], size: int) -> tuple[Sized, ...]:
+    """A curve that goes on to `size` as the line through its last two points, and never falls there."""
+    last = curve[-1]
+    if size <= last.size:
+        return tuple(curve)
+    return (*curve, Sized(size=size, bytes=max(last.bytes, _along(curve, size))))
+
+
+def with_memory(value: Described, memory: Mapping[str, EngineMemory]) -> Described:
+    """The same manifest, or part of one, with these figures for the engines in these files."""
+    if isinstance(value, EngineSpec):
+        return value.model_copy(update={"memory": memory.get(value.file, value.memory)})
+    if isinstance(value, BaseModel):
+        parts = {name: with_memory(getattr(value, name), memory) for name in type(value).model_fields}
+        return value.model_copy(update=parts)
+    if isinstance(value, dict):
+        return type(value)((key, with_memory(item, memory)) for key, item in value.items())
+    if isinstance(value, tuple):
+        return type(value)(with_memory(item, memory) for item in value)
+    return value
 
 
 def ways_to_attend(memory: EngineMemory, cells: int) -> tuple[Attention, ...]:
@@ -50,6 +94,14 @@ def code_bytes(specs: Iterable[EngineSpec]) -> dict[str, int]:
     for spec in specs:
         read[spec.backend] = max(read.get(spec.backend, 0), memory_of(spec).library_bytes)
     return read
+
+
+def _continued(made: Sequence[Sized], here: Sequence[Sized]) -> tuple[Sized, ...]:
+    if not here:
+        return tuple(made)
+    last = here[-1]
+    more = max(0, last.bytes - _along(made, last.size))
+    return (*here, *(Sized(size=one.size, bytes=one.bytes + more) for one in made if one.size > last.size))
 
 
 def _along(curve: Sequence[Sized], size: int) -> int:

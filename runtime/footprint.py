@@ -9,7 +9,8 @@ The resident set has its peak in one stage, so what is counted is what stands in
 * language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x
   bytes x cells), llama.cpp's buffers for that many cells.
 
-What an engine holds and how its activations grow with the chunk was measured when the bundle was made (figures.py).
+What an engine holds and how its activations grow with the chunk was measured when the bundle was made, or by a
+calibration on this device (figures.py).
 Added to what is yet to come are 5% and 4 MiB: the C library keeps some of what is freed, and CPUs differ.
 """
 
@@ -33,7 +34,7 @@ from tam_edge.runtime.vision import CHUNK_FRAMES
 SPARE_SHARE = 0.05
 SPARE_BYTES = 4 * MIB
 """Added to what a stage is yet to take. Engines pack weights by what the CPU can do: those of the shipped bundle,
-measured on an EPYC with VNNI, hold 2 MB more on a Xeon with AMX."""
+measured on an EPYC with VNNI, hold 2 MB more on a Xeon with AMX, as long as nobody has calibrated it."""
 RGB_BYTES = 3
 CONVERTED_FRAMES = 3
 """Frames as RGB beside the chunk: the last one, the one that is converted, and its copy."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -112,6 +112,8 @@ class Plan:
     """How still images are seen: in tiles, or each as a whole; None: as frames of a video."""
     predicted_stages_ms: dict[str, float] | None = field(default=None, compare=False)
     """Each stage's share of `predicted_ms`; None until the device is calibrated."""
+    predicted_bytes_from: Literal["bundle", "device"] = field(default="bundle", compare=False)
+    """Where the engines' figures behind `predicted_bytes` were measured: where the bundle was made, or here."""
 
     def __post_init__(self) -> None:
         """Hold the one promise every later stage builds on."""

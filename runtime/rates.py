@@ -1,4 +1,7 @@
-"""What work costs on one device, in milliseconds: the figures that a calibration keeps, and how each is read. Pure."""
+"""What work costs on one device, in milliseconds: the figures that a calibration keeps, and how each is read. Pure.
+
+Kept beside them: what engines hold there, which `figures.py` reads.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from tam_edge.runtime.access import FrameAccess, Reach
-from tam_edge.runtime.schema import Attention, Entry, Name
+from tam_edge.runtime.schema import Attention, EngineMemory, Entry, Name, RelativeFile
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 PREFILL_CHUNK_TOKENS = 256
 """Tokens that enter a language model per call."""
 LEAST_SPREAD = 0.05
@@ -76,7 +79,7 @@ class PrefillCost(Entry):
 class Rates(Entry):
     """A calibration: one bundle on one device with one number of threads."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     """Version of this file."""
     bundle: Name
     """Fingerprint of the bundle."""
@@ -116,6 +119,9 @@ class Rates(Entry):
     """What whole answers took beyond the sum of their stages."""
     spread: dict[Name, Annotated[float, Field(ge=0)]]
     """By how much of the figure measurements exceeded it, by stage; "whole" for whole answers."""
+    memory: dict[RelativeFile, EngineMemory] = Field(default_factory=dict)
+    """What engines hold on this device, by their file, as the manifest says it of where the bundle was made; those that
+    are missing could not be measured."""
 
     def encoding_ms(self, encoder: str, frames: int, chunk: int) -> float:
         """Milliseconds of an encoder for `frames`, at most `chunk` at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -52,11 +53,17 @@ class Sized(Entry):
     """What it took."""
 
 
-Curve = Annotated[tuple[Sized, ...], Field(min_length=1)]
+def _rising(curve: tuple[Sized, ...]) -> tuple[Sized, ...]:
+    if any(above.size <= below.size for below, above in pairwise(curve)):
+        raise ValueError("sizes must rise")
+    return curve
+
+
+Curve = Annotated[tuple[Sized, ...], Field(min_length=1), AfterValidator(_rising)]
 
 
 class EngineMemory(Entry):
-    """What an engine adds to the resident set, in bytes, measured when the bundle was made in a process of its own."""
+    """What an engine adds to the resident set, in bytes, measured in a process of its own."""
 
     opening_bytes: Annotated[int, Field(ge=0)]
     """Peak while it is opened, without code of its library."""

@@ -44,7 +44,7 @@ class VideoQA:
         self.limit = limit
         """The ceiling on the process's peak resident set."""
         self.calibrated = known or Calibrated(None)
-        """What is known about the speed of this device."""
+        """What is known about this device."""
         self._parts = parts
         self._prompts = Prompts(parts)
         self._prompt = self._prompts.prompt
@@ -71,11 +71,11 @@ class VideoQA:
         """
         check_engine_options(device, threads)
         steady_heap()
-        profile = probe_device()
-        checked = load_bundle(default_bundle_path() if bundle is None else bundle)
-        parts = Parts(checked, threads=threads or profile.cpu_count, device=device)
-        calibrated = read_rates(place_of(checked, profile, parts.threads, device))
-        return cls(checked, parts, memory_limit(memory, profile), calibrated)
+        profile, checked = probe_device(), load_bundle(default_bundle_path() if bundle is None else bundle)
+        used = threads or profile.cpu_count
+        known = read_rates(place_of(checked, profile, used, device))
+        parts = Parts(known.refined(checked), threads=used, device=device)
+        return cls(checked, parts, memory_limit(memory, profile), known)
 
     def open(self, source: Source, *, start: float | None = None, end: float | None = None) -> Video:
         """Open a video, an image, frames in memory, or a sequence of them; `start` and `end` in seconds cut it.

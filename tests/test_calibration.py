@@ -54,7 +54,7 @@ def test_what_is_written_is_read_again_and_replaced_as_a_whole(place):
         write_rates(place, rates_for(place, inductor_ms=number))
         assert read_rates(place).rates == rates_for(place, inductor_ms=number)
     assert [path.name for path in place.path.parent.iterdir()] == [place.path.name]
-    assert json.loads(place.path.read_text())["schema_version"] == 1
+    assert json.loads(place.path.read_text())["schema_version"] == 2
 
 
 def test_a_write_that_fails_leaves_what_was_there(place, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_cache_folder_that_is_a_file_is_an_error(bundle, tmp_path, monkeypatch
     ("change", "said"),
     [
         (lambda values: values.pop("prefill"), "is damaged or of another version (prefill)"),
-        (lambda values: values.update(schema_version=2), "is damaged or of another version (schema_version)"),
+        (lambda values: values.update(schema_version=1), "is damaged or of another version (schema_version)"),
         (lambda values: values.update(inductor_ms=-1), "is damaged or of another version (inductor_ms)"),
         (lambda values: values.update(bundle="other"), "is for another bundle or device"),
         (lambda values: values.update(device="other"), "is for another bundle or device"),

@@ -29,9 +29,10 @@ from tam_edge.export.pretrained.source import ImportOptions
 from tam_edge.export.pretrained.weights import load_vision
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_tokenizer import encode
-from tam_edge.quant.peak import counted_language_figures, language_figures
+from tam_edge.quant.counted import counted_language_figures
 from tam_edge.runtime import Bundle, FramesInMemory, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
+from tam_edge.runtime.calibrate.memory import language_figures
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import BundleError, UsageError

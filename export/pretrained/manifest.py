@@ -19,7 +19,7 @@ from tam_edge.export.pretrained.inductor import TakenInductor
 from tam_edge.export.pretrained.rules import output_tokens, routing_of, rules_for
 from tam_edge.export.pretrained.sizes import CheckpointSizes
 from tam_edge.export.pretrained.source import ImportOptions, Source
-from tam_edge.quant.peak import counted_language_figures
+from tam_edge.quant.counted import counted_language_figures
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError
 from tam_edge.runtime.manifest import (

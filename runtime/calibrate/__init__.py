@@ -1,8 +1,8 @@
 """Calibrate a device: measure what a bundle's engines and decoding take here, and keep it for predictions.
 
-Engines are opened, run with ever larger inputs, and closed again; what does not fit below the memory ceiling is not
-measured. In the end whole answers are compared with their prediction. Read `vision.py`, `language.py`, `decoding.py`,
-`trial.py`; what comes of it is `Rates`.
+Memory comes first, each engine in a process of its own. Then engines are opened, run with ever larger inputs, and
+closed again; what does not fit below the memory ceiling is not measured. In the end whole answers are compared with
+their prediction. Read `memory.py`, `vision.py`, `language.py`, `decoding.py`, `trial.py`; what comes of it is `Rates`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tam_edge.runtime.budget import memory_limit, steady_heap
 from tam_edge.runtime.bundle import default_bundle_path, load_bundle
 from tam_edge.runtime.calibrate.decoding import measure_decoding
 from tam_edge.runtime.calibrate.language import measure_language
+from tam_edge.runtime.calibrate.memory import measured_memory
 from tam_edge.runtime.calibrate.stopwatch import Book
 from tam_edge.runtime.calibrate.trial import tried
 from tam_edge.runtime.calibrate.vision import (
@@ -29,7 +30,7 @@ from tam_edge.runtime.calibrate.vision import (
     measure_projectors,
     measure_resizing,
 )
-from tam_edge.runtime.calibration import Calibrated, Place, place_of, versions, write_rates
+from tam_edge.runtime.calibration import Calibrated, Place, measured_here, place_of, versions, write_rates
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.parts import Parts
@@ -48,7 +49,7 @@ def calibrate(
 ) -> Rates:
     """Measure a bundle on this device and keep what was found; arguments as of `VideoQA.load`.
 
-    Takes some ten seconds for a small bundle, minutes for one of full size. `progress` is told what is measured.
+    Takes some twenty seconds for a small bundle, minutes for one of full size. `progress` is told what is measured.
 
     Raises: BundleError, MemoryLimitError, UsageError, EngineError; TamEdgeError if the cache cannot be written.
     """
@@ -56,16 +57,18 @@ def calibrate(
     steady_heap()
     profile, checked = probe_device(), load_bundle(default_bundle_path() if bundle is None else bundle)
     limit = memory_limit(memory, profile)
-    parts = Parts(checked, threads=threads or profile.cpu_count, device=device)
-    place = place_of(checked, profile, parts.threads, device)
+    used = threads or profile.cpu_count
+    place = place_of(checked, profile, used, device)
 
     def ask_with(known: Calibrated) -> VideoQA:
-        return VideoQA(checked, Parts(checked, threads=parts.threads, device=device), limit, known)
+        return VideoQA(checked, Parts(known.refined(checked), threads=used, device=device), limit, known)
 
-    with closing(parts):
-        import_libraries()
+    import_libraries()
+    with closing(Parts(checked, threads=used, device=device)) as parts:
+        held = measured_memory(parts, fitting_under(parts, limit), progress)
+    with closing(Parts(measured_here(checked, held), threads=used, device=device)) as parts:
         parts.load_tokenizers()
-        rates = measured(parts, place, fitting_under(parts, limit), progress)
+        rates = measured(parts, place, fitting_under(parts, limit), progress).model_copy(update={"memory": held})
     rates = tried(rates, ask_with, progress)
     write_rates(place, rates)
     return rates
