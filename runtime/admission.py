@@ -23,6 +23,7 @@ from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, Rejection, check_plan, make_plan
 from tam_edge.runtime.prompt import Prompt
+from tam_edge.runtime.schedule import worthwhile
 from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
 from tam_edge.runtime.vision import chunk_frames
 
@@ -72,11 +73,11 @@ def check_start(parts: Parts, limit: MemoryLimit) -> None:
 
 
 def admitted(
-    request: Request, parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, clock: StageClock
+    request: Request, parts: Parts, features_bytes: int, video_bytes: int, limit: MemoryLimit, clock: StageClock
 ) -> Admission:
     """The plan for a question, and the savings with which it fits.
 
-    `features_bytes` are held from earlier questions, `index_bytes` by a video that was opened and not looked at yet.
+    `features_bytes` are held from earlier questions, `video_bytes` by a video that was opened and not looked at yet.
 
     Raises: MemoryLimitError, DeadlineError, UsageError, QuestionError, EngineError.
     """
@@ -84,7 +85,7 @@ def admitted(
     least = manifest.least_visual_tokens
 
     def setting() -> Setting:
-        return _setting(parts, features_bytes, index_bytes, limit, request.info)
+        return _setting(parts, features_bytes, video_bytes, limit, request.info)
 
     def case_of(plan: Plan) -> Case:
         prompt = request.prompt_of(plan)
@@ -108,7 +109,14 @@ def admitted(
     given = request.given
     if given is not None:
         check_plan(given, request.info, manifest)
-    start = Thrift(chunk_frames=chunk_frames(request.info), features_bytes=request.kept_features_bytes)
+    rates, info = request.calibrated.rates, request.info
+    overlap = worthwhile({} if rates is None else rates.beside, decoded=info.access is not None)
+    start = Thrift(
+        decode_ahead=overlap.decode_ahead,
+        language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
+        chunk_frames=chunk_frames(info),
+        features_bytes=request.kept_features_bytes,
+    )
     with clock.stage("load"):
         _import(setting, parts, start)
         if given is not None:
@@ -204,13 +212,13 @@ def _least_case(parts: Parts) -> Case:
 
 
 def _setting(
-    parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, info: VideoInfo | None
+    parts: Parts, features_bytes: int, video_bytes: int, limit: MemoryLimit, info: VideoInfo | None
 ) -> Setting:
     standing = held_now(
         parts.open_bytes(),
         parts.code_bytes(),
         features_bytes,
-        index_bytes,
+        video_bytes,
         parts.tokenizers_bytes(),
         parts.threads,
         parts.may_use_gpu,

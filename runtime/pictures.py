@@ -50,6 +50,11 @@ class DecoderNeeds:
         working = _THREAD_PICTURES * max(0, threads - 1)
         return FIXED_BYTES + self.read_ahead_bytes + self.index_bytes + (self.pictures + working) * self.picture_bytes
 
+    def held_bytes(self, threads: int) -> int:
+        """What of that there is once the first frame was decoded, at least: each thread has begun with a picture."""
+        held = min(self.pictures, threads + 1)
+        return FIXED_BYTES + self.index_bytes + held * self.picture_bytes
+
 
 def decoder_needs(
     codec: str,
