@@ -15,6 +15,7 @@ from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
 from tam_edge.runtime.costs import State, predict
 from tam_edge.runtime.deadline import Option, best_in_time, smaller_plans
+from tam_edge.runtime.device import usable_cpus
 from tam_edge.runtime.errors import MemoryLimitError
 from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.frames import VideoInfo
@@ -110,7 +111,8 @@ def admitted(
     if given is not None:
         check_plan(given, request.info, manifest)
     rates, info = request.calibrated.rates, request.info
-    overlap = worthwhile({} if rates is None else rates.beside, decoded=info.access is not None)
+    slowdowns, threads = None if rates is None else rates.beside, min(parts.threads, usable_cpus())
+    overlap = worthwhile(slowdowns, threads=threads, decoded=info.decoder is not None)
     start = Thrift(
         decode_ahead=overlap.decode_ahead,
         language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,

@@ -1,8 +1,10 @@
 """Which stages run beside each other, and what that saves: the decision and its prediction. Pure.
 
 Decoding runs ahead of vision by one chunk, and the language model opens while vision runs. Where vision uses every core
-already little or nothing is gained, so it is done only where `tam-edge doctor --calibrate` has measured a gain: by how
-much two things slow each other down. 1 is not at all, 2 is as slow as one after the other.
+already little or nothing is gained, so `tam-edge doctor --calibrate` measures how much two things slow each other down:
+1 is not at all, 2 is as slow as one after the other. On a device that is not calibrated decoding runs ahead where there
+are two cores, and nothing else is done: by `make bench-overlap`, on two cores, the one was no slower where decoding is
+cheap and a fifth faster at 1080p; the other made no difference.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 WORTHWHILE_SLOWDOWN = 1.8
 """Above this what could be gained is within what measurements are off by."""
 NO_GAIN = 2.0
+LEAST_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +39,28 @@ class Overlap:
     """What runs beside vision."""
 
     decode_ahead: bool = False
-    """The next chunk is decoded while one is encoded."""
+    """Whether the next chunk is decoded while one is encoded."""
     language_beside: bool = False
-    """The language model is opened."""
+    """Whether the language model is opened."""
 
 
-def worthwhile(slowdowns: Mapping[str, float], *, decoded: bool) -> Overlap:
-    """What is faster on a device with these measured slowdowns; nothing where none were measured.
+def worthwhile(slowdowns: Mapping[str, float] | None, *, threads: int, decoded: bool) -> Overlap:
+    """What is faster, by measured slowdowns, or by the number of threads where the device is not calibrated (None).
 
-    `decoded`: frames come out of a video file, and not out of memory.
+    `threads` are those of the engines, no more than there are cores; `decoded`: frames come out of a video file.
     """
+    if threads < LEAST_THREADS:
+        return Overlap()
+    if slowdowns is None:
+        return Overlap(decode_ahead=decoded)
     ahead = slowdowns.get("decode", NO_GAIN) <= WORTHWHILE_SLOWDOWN
-    beside = slowdowns.get("language", NO_GAIN) <= WORTHWHILE_SLOWDOWN
-    return Overlap(decoded and ahead, beside)
+    return Overlap(decoded and ahead, slowdowns.get("language", NO_GAIN) <= WORTHWHILE_SLOWDOWN)
+
+
+def slowdown(alone_ms: float, other_ms: float, together_ms: float) -> float:
+    """How much two things slow each other down that take so long by themselves, and so long when begun at once."""
+    shorter, longer = sorted((alone_ms, other_ms))
+    return max(1.0, (together_ms - (longer - shorter)) / max(shorter, 1e-3))
 
 
 def saved_ms(work: Work, overlap: Overlap, slowdowns: Mapping[str, float]) -> float:

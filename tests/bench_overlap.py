@@ -4,8 +4,7 @@
 
 Each round asks in a process of its own per way, in an order that changes: once with every engine still to be opened,
 then some times with open engines and nothing else kept. Below each clip the medians until the first token, and the
-middle half of them. The last lines say what `tam-edge doctor --calibrate` would decide here, and whether every answer
-was the same. Nothing else should run on the machine.
+middle half of them. The last line says whether every answer was the same. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ def make_videos(folder: Path) -> list[str]:
         ("h265-1080p.mp4", "libx265", (1920, 1080), {"preset": "superfast"}),
     )
     return [
-        str(
-            write_clip(
-                folder / name, steady(120, every_ms=100), codec, size_px=size, options=options, painter=moving
-            )
-        )
+        str(write_clip(folder / name, steady(120, every_ms=100), codec, size_px=size, options=options, painter=moving))
         for name, codec, size, options in clips
     ]
 
@@ -57,7 +52,7 @@ def child(way: str, video: str, bundle: str, threads: int, again: int) -> None:
     from tam_edge.runtime import VideoQA, admission
     from tam_edge.runtime.schedule import Overlap
 
-    admission.worthwhile = lambda slowdowns, *, decoded: Overlap(*WAYS[way])
+    admission.worthwhile = lambda slowdowns, *, threads, decoded: Overlap(*WAYS[way])
     told = []
     with VideoQA.load(bundle or None, threads=threads or None) as qa, closing(qa.open(video)) as opened:
         for _ in range(1 + again):
@@ -78,7 +73,9 @@ def measure(way: str, video: str, wishes: argparse.Namespace) -> dict:
 
 def report(video: str, rounds: Sequence[dict[str, dict]]) -> bool:
     """Print what one clip took, and return whether all answers to it were the same."""
-    print(f"{Path(video).name}, {len(rounds)} rounds, ms to the first token: median (middle half), best, against serial")
+    print(
+        f"{Path(video).name}, {len(rounds)} rounds, ms to the first token: median (middle half), best, against serial"
+    )
     for kind in ("cold", "warm"):
         found = {way: [_middle(one[way][kind]) for one in rounds] for way in WAYS}
         for way, took in found.items():
