@@ -18,6 +18,7 @@ from tam_edge.runtime.calibration import COMMAND, place_of, read_rates
 from tam_edge.runtime.device import DeviceProfile, probe_device, processor_name
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.rates import Rates
+from tam_edge.runtime.schedule import worthwhile
 
 Calibrate = Annotated[
     bool, typer.Option("--calibrate", help="Measure how fast the bundle runs here; --deadline goes by that.")
@@ -57,6 +58,7 @@ def doctor(
     _print(profile, bundle, used)
     print_row("Speed", _speed(known.rates))
     if known.rates is not None:
+        print_row("Overlap", _overlap(known.rates, min(used, profile.cpu_count)))
         print_row("Kept in", str(place.path))
     if known.problem is not None:
         print_notes([known.problem])
@@ -80,6 +82,13 @@ def _speed(rates: Rates | None) -> str:
     prefill = milliseconds_text(rates.prefill.at(1000, 0))
     answer = milliseconds_text(rates.token.at(1000))
     return f"vision {vision}, 1,000 tokens read in {prefill}, {answer} a token of the answer"
+
+
+def _overlap(rates: Rates, threads: int) -> str:
+    overlap = worthwhile(rates.beside, threads=threads, decoded=True)
+    ways = {"decoding": overlap.decode_ahead, "opening the language model": overlap.language_beside}
+    gaining = " and ".join(way for way, gains in ways.items() if gains)
+    return f"{gaining} beside vision" if gaining else "none: nothing is gained by it here"
 
 
 def _as_json(
