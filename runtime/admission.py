@@ -110,15 +110,7 @@ def admitted(
     given = request.given
     if given is not None:
         check_plan(given, request.info, manifest)
-    rates, info = request.calibrated.rates, request.info
-    slowdowns, threads = None if rates is None else rates.beside, min(parts.threads, usable_cpus())
-    overlap = worthwhile(slowdowns, threads=threads, decoded=info.decoder is not None)
-    start = Thrift(
-        decode_ahead=overlap.decode_ahead,
-        language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
-        chunk_frames=chunk_frames(info),
-        features_bytes=request.kept_features_bytes,
-    )
+    start = _start(request, parts)
     with clock.stage("load"):
         _import(setting, parts, start)
         if given is not None:
@@ -146,6 +138,19 @@ def fitting_under(parts: Parts, limit: MemoryLimit) -> Callable[[Case, Thrift], 
     """
     check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
     return lambda case, thrift: _setting(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
+
+
+def _start(request: Request, parts: Parts) -> Thrift:
+    """What there is to give up."""
+    rates, info = request.calibrated.rates, request.info
+    slowdowns, threads = None if rates is None else rates.beside, min(parts.threads, usable_cpus())
+    overlap = worthwhile(slowdowns, threads=threads, decoded=info.decoder is not None)
+    return Thrift(
+        decode_ahead=overlap.decode_ahead,
+        language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
+        chunk_frames=chunk_frames(info),
+        features_bytes=request.kept_features_bytes,
+    )
 
 
 def _smaller(request: Request, manifest: Manifest, estimate: TaskEstimate, wanted: Plan) -> list[Plan]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-WORTHWHILE_SLOWDOWN = 1.8
+WORTHWHILE_SLOWDOWN = 1.7
 """Above this what could be gained is within what measurements are off by."""
 NO_GAIN = 2.0
 LEAST_THREADS = 2

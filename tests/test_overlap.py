@@ -22,8 +22,11 @@ from tam_edge.runtime import BundleError, VideoError, VideoQA, admission, vision
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.beside import Ahead, check_wanted
 from tam_edge.runtime.bundle import load_bundle
+from tam_edge.runtime.calibrate import specimen
+from tam_edge.runtime.calibrate.beside import measure_beside
 from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.language import LanguageModel
+from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.schedule import NO_GAIN, Overlap, Work, saved_ms, slowdown, worthwhile
 
 QUESTION = "summarize the video"
@@ -334,3 +337,15 @@ def test_an_abandoned_stream_leaves_no_thread(folder, clip, overlapping):
     del stream
     assert not [one for one in threading.enumerate() if one.name == "tam-edge-ahead"]
     qa.close()
+
+
+def test_a_device_is_measured_where_there_is_more_than_one_core(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(specimen, "_ENCODERS", {"mpeg4": specimen._ENCODERS["mpeg4"]})
+    told = []
+    with closing(Parts(load_bundle(folder), threads=2, device="auto")) as parts:
+        assert measure_beside(parts, 1, tmp_path, lambda case, thrift: True, told.append) == {}
+        assert measure_beside(parts, 2, tmp_path, lambda case, thrift: False, told.append) == {}
+        found = measure_beside(parts, 2, tmp_path, lambda case, thrift: True, told.append)
+        assert parts.open_roles == frozenset()
+    assert set(found) == {"decode", "language"} and all(1 <= value < 100 for value in found.values())
+    assert len(told) == 2
