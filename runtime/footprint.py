@@ -3,8 +3,8 @@
 The resident set has its peak in one stage, so what is counted is what stands in memory then, stage by stage:
 
 * inductor: what the process holds, the Inductor, its activations for a question of the greatest length.
-* vision: decoder and index, frames as RGB (a chunk, and two more while its last one is converted; where decoding runs
-  ahead, the next chunk too), the chunk as the encoder's input, the encoder's and the projector's activations for that
+* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted; where decoding runs ahead,
+  the next chunk too), the chunk as the encoder's input, the encoder's and the projector's activations for that
   chunk, patch features kept for later, visual tokens. Still images are here too.
 * language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x
   bytes x cells), llama.cpp's buffers for that many cells.
@@ -25,7 +25,6 @@ from tam_edge.runtime.figures import code_bytes, memory_of, running_bytes, threa
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.language import room_for
 from tam_edge.runtime.manifest import Manifest
-from tam_edge.runtime.pictures import FIXED_BYTES
 from tam_edge.runtime.schema import Attention, EngineSpec
 from tam_edge.runtime.standing import Standing
 from tam_edge.runtime.tiles import Way, layout_of
@@ -35,8 +34,8 @@ SPARE_SHARE = 0.05
 SPARE_BYTES = 2 * MIB
 """Added to what a stage is yet to take."""
 RGB_BYTES = 3
-CONVERTED_FRAMES = 2
-"""Frames as RGB beside the chunk while its last is converted: that one, its copy and the one before, none in place."""
+CONVERTED_FRAMES = 3
+"""Frames as RGB beside the chunk: the last one, the one that is converted, and its copy."""
 RESIZING_BYTES = 7
 """Per pixel, while a frame is resized: the same without bars, and Pillow's copy of four bytes."""
 GPU_CONTEXT_BYTES = 512 * MIB
@@ -187,9 +186,11 @@ def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk:
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
     rgb, resizing = RGB_BYTES * frame_pixels, RESIZING_BYTES * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
-    if following:
-        return (together + following + CONVERTED_FRAMES) * rgb + working
-    return max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
+    serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
+    if not following:
+        return serial
+    # while the last of those that follow is converted its place is still empty: it has not been written to
+    return max(serial, (together + following + CONVERTED_FRAMES - 1) * rgb + working)
 
 
 def _crops(manifest: Manifest, info: VideoInfo, case: Case) -> int:
@@ -206,7 +207,7 @@ def _language(manifest: Manifest, standing: Standing, case: Case, thrift: Thrift
         yield from standing.open_bytes.items()
         return
     # closed after its last frame, unless every frame was among the features kept
-    yield "decoder", standing.video_bytes if standing.features_bytes else min(FIXED_BYTES, standing.video_bytes)
+    yield "decoder", standing.video_bytes if standing.features_bytes else 0
     cells, way = attention_of(manifest, case, thrift)
     if not thrift.close_inductor:
         yield "inductor", _inductor_open(manifest, standing)

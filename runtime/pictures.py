@@ -51,9 +51,12 @@ class DecoderNeeds:
         return FIXED_BYTES + self.read_ahead_bytes + self.index_bytes + (self.pictures + working) * self.picture_bytes
 
     def held_bytes(self, threads: int) -> int:
-        """What of that there is once the first frame was decoded, at least: each thread has begun with a picture."""
+        """What of that there is once the first frame was decoded, at least: each thread has begun with a picture.
+
+        Of what any size takes some is read in later.
+        """
         held = min(self.pictures, threads + 1)
-        return FIXED_BYTES + self.index_bytes + held * self.picture_bytes
+        return self.index_bytes + held * self.picture_bytes
 
 
 def decoder_needs(
