@@ -11,13 +11,14 @@ CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_ALL_WARNINGS=OFF "-DCMAKE_PROJECT_llama_
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help setup demo test bench check fmt train-nano clean
+.PHONY: help setup demo test bench bench-overlap check fmt train-nano clean
 
 help:
 	@echo "make setup       .venv with what 'tam-edge run' needs (builds llama.cpp once)"
 	@echo "make demo        asks the bundled model about the bundled video"
 	@echo "make test        adds the extras and runs the tests"
 	@echo "make bench       asks random questions under random memory ceilings and deadlines, and about clips of 10 s and 10 h"
+	@echo "make bench-overlap  measures what running decoding, vision and loading beside each other saves"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make fmt         formats and fixes what can be fixed"
 	@echo "make train-nano  trains the bundled model from scratch and exports it to runs/nano/bundle"
@@ -38,6 +39,10 @@ bench: .venv/.all
 	PYTHONPATH=tests $(BIN)/python -m bench_ceiling --runs $(RUNS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
 	PYTHONPATH=tests $(BIN)/python -m bench_deadline --runs $(RUNS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
 	PYTHONPATH=tests $(BIN)/python -m bench_length $(if $(BUNDLE),--bundle $(BUNDLE))
+
+ROUNDS ?= 15
+bench-overlap: .venv/.all
+	PYTHONPATH=tests $(BIN)/python -m bench_overlap --rounds $(ROUNDS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
 
 # mypy cannot see an editable install of a namespace package, so it reads the folders through links.
 check: .venv/.all

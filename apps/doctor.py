@@ -18,6 +18,7 @@ from tam_edge.runtime.calibration import COMMAND, Calibrated, place_of, read_rat
 from tam_edge.runtime.device import DeviceProfile, probe_device, processor_name
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.rates import Rates
+from tam_edge.runtime.schedule import worthwhile
 
 Calibrate = Annotated[
     bool,
@@ -62,6 +63,7 @@ def doctor(
     print_row("Speed", _speed(known.rates))
     print_row("Engines", _engines(known))
     if known.rates is not None:
+        print_row("Overlap", _overlap(known.rates, min(used, profile.cpu_count)))
         print_row("Kept in", str(place.path))
     if known.problem is not None:
         print_notes([known.problem])
@@ -92,6 +94,13 @@ def _engines(known: Calibrated) -> str:
         return "memory is predicted by what they held where the bundle was made"
     held = size_text(sum(memory.open_bytes for memory in known.rates.memory.values()))
     return f"memory is predicted by what they hold here: {len(known.rates.memory)} measured, {held} while open"
+
+
+def _overlap(rates: Rates, threads: int) -> str:
+    overlap = worthwhile(rates.beside, threads=threads, decoded=True)
+    ways = {"decoding": overlap.decode_ahead, "opening the language model": overlap.language_beside}
+    gaining = " and ".join(way for way, gains in ways.items() if gains)
+    return f"{gaining} beside vision" if gaining else "none: nothing is gained by it here"
 
 
 def _as_json(profile: DeviceProfile, bundle: Bundle, path: Path, known: Calibrated) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
 from tam_edge.runtime.costs import State, predict
 from tam_edge.runtime.deadline import Option, best_in_time, smaller_plans
+from tam_edge.runtime.device import usable_cpus
 from tam_edge.runtime.errors import MemoryLimitError
 from tam_edge.runtime.footprint import Case, Thrift, stage_bytes
 from tam_edge.runtime.frames import VideoInfo
@@ -23,6 +24,7 @@ from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, Rejection, check_plan, make_plan
 from tam_edge.runtime.prompt import Prompt
+from tam_edge.runtime.schedule import worthwhile
 from tam_edge.runtime.standing import LIBRARY_BYTES, held_now, import_libraries
 from tam_edge.runtime.vision import chunk_frames
 
@@ -74,11 +76,11 @@ def check_start(parts: Parts, limit: MemoryLimit) -> None:
 
 
 def admitted(
-    request: Request, parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, clock: StageClock
+    request: Request, parts: Parts, features_bytes: int, video_bytes: int, limit: MemoryLimit, clock: StageClock
 ) -> Admission:
     """The plan for a question, and the savings with which it fits.
 
-    `features_bytes` are held from earlier questions, `index_bytes` by a video that was opened and not looked at yet.
+    `features_bytes` are held from earlier questions, `video_bytes` by a video that was opened and not looked at yet.
 
     Raises: MemoryLimitError, DeadlineError, UsageError, QuestionError, EngineError.
     """
@@ -86,7 +88,7 @@ def admitted(
     least = manifest.least_visual_tokens
 
     def setting() -> Setting:
-        return _setting(parts, features_bytes, index_bytes, limit, request.info)
+        return _setting(parts, features_bytes, video_bytes, limit, request.info)
 
     def case_of(plan: Plan) -> Case:
         prompt = request.prompt_of(plan)
@@ -110,7 +112,7 @@ def admitted(
     given = request.given
     if given is not None:
         check_plan(given, request.info, manifest)
-    start = Thrift(chunk_frames=chunk_frames(request.info), features_bytes=request.kept_features_bytes)
+    start = _start(request, parts)
     with clock.stage("load"):
         _import(setting, parts, start)
         if given is not None:
@@ -140,6 +142,19 @@ def fitting_under(parts: Parts, limit: MemoryLimit) -> Callable[[Case, Thrift], 
     """
     check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
     return lambda case, thrift: _setting(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
+
+
+def _start(request: Request, parts: Parts) -> Thrift:
+    """What there is to give up."""
+    rates, info = request.calibrated.rates, request.info
+    slowdowns, threads = None if rates is None else rates.beside, min(parts.threads, usable_cpus())
+    overlap = worthwhile(slowdowns, threads=threads, decoded=info.decoder is not None)
+    return Thrift(
+        decode_ahead=overlap.decode_ahead,
+        language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
+        chunk_frames=chunk_frames(info),
+        features_bytes=request.kept_features_bytes,
+    )
 
 
 def _smaller(request: Request, manifest: Manifest, estimate: TaskEstimate, wanted: Plan) -> list[Plan]:
@@ -220,13 +235,13 @@ def _least_case(parts: Parts) -> Case:
 
 
 def _setting(
-    parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, info: VideoInfo | None
+    parts: Parts, features_bytes: int, video_bytes: int, limit: MemoryLimit, info: VideoInfo | None
 ) -> Setting:
     standing = held_now(
         parts.open_bytes(),
         parts.code_bytes(),
         features_bytes,
-        index_bytes,
+        video_bytes,
         parts.tokenizers_bytes(),
         parts.threads,
         parts.may_use_gpu,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import Any, Literal, TypeVar, get_args
 
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds per stage. A stage that waits for another one (decoding inside vision) does not count it."""
+    """Milliseconds per stage. A stage that waits for another one (decoding inside vision) does not count it.
+
+    Stages may run beside each other (decoding and vision, loading and both), so they need not sum.
+    """
 
     load: float = 0.0
     """Opening engines that this question needed first."""
@@ -155,16 +159,17 @@ class StageClock:
 
     def __init__(self) -> None:
         self._start = self._mark = perf_counter()
-        self._seconds: dict[Stage, float] = {}
-        self._running: list[Stage] = []
+        self._seconds: dict[Stage | None, float] = {}
+        self._running: list[Stage | None] = []
+        self._beside: dict[Stage, float] = {}  # each added to by one other thread
         self._first: float | None = None
         self._peak_bytes = peak_resident_bytes()
         self.stage_bytes: dict[str, StageBytes] = {}
         """Memory of the stages that `note_bytes` was called for."""
 
     @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
-        """Count the block as part of a stage."""
+    def stage(self, name: Stage | None) -> Iterator[None]:
+        """Count the block as part of a stage; None: it only waits, and counts as part of none."""
         self._settle()
         self._running.append(name)
         try:
@@ -173,7 +178,7 @@ class StageClock:
             self._settle()
             self._running.pop()
 
-    def over(self, name: Stage, items: Iterable[T]) -> Generator[T, None, None]:
+    def over(self, name: Stage | None, items: Iterable[T]) -> Generator[T, None, None]:
         """Pass `items` on; making each of them counts as part of a stage."""
         iterator = iter(items)
         try:
@@ -188,6 +193,18 @@ class StageClock:
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()
+
+    def beside(self, name: Stage, items: Generator[T, None, None]) -> Generator[T, None, None]:
+        """Pass `items` on, which are made in another thread: that counts as part of a stage, whatever runs here."""
+        with closing(items):
+            while True:
+                began = perf_counter()
+                made = tuple(islice(items, 1))
+                self._beside[name] = self._beside.get(name, 0.0) + perf_counter() - began
+                if not made:
+                    return
+                yield made[0]
+                del made
 
     def first_token(self) -> None:
         """Note that text is there; only the first call counts."""
@@ -204,7 +221,8 @@ class StageClock:
     def timings(self) -> Timings:
         """Everything measured until now."""
         now = perf_counter()
-        stages = {name: 1000 * seconds for name, seconds in self._seconds.items()}
+        seconds = {name: self._seconds.get(name, 0.0) + self._beside.get(name, 0.0) for name in get_args(Stage)}
+        stages = {name: 1000 * spent for name, spent in seconds.items()}
         first = now if self._first is None else self._first
         return Timings(**stages, first_token=1000 * (first - self._start), total=1000 * (now - self._start))
 

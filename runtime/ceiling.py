@@ -1,9 +1,10 @@
 """Fit a question under the memory ceiling: the plan, what is given up for it, or one refusal before any work. Pure.
 
-What is given up, in this order, each only where it lowers the predicted peak: frames at once; vision and language
-model open at the same time; the Inductor kept open; patch features kept for later; decoder threads; plain attention;
-cells for longer questions; 16-bit cells. None of these but the last changes an answer by more than rounding. Visual
-tokens go last of all, once everything else is given up, and by as few as possible.
+What is given up, in this order, each only where it lowers the predicted peak: decoding ahead of vision; the language
+model opened beside it; frames at once; vision and language model open at the same time; the Inductor kept open; patch
+features kept for later; decoder threads; plain attention; cells for longer questions; 16-bit cells. None of these but
+the last changes an answer by more than rounding. Visual tokens go last of all, once everything else is given up, and by
+as few as possible.
 
 The list of steps does not depend on the ceiling, only how far it is followed does: so more memory never gives fewer
 tokens or a smaller chunk.
@@ -188,6 +189,10 @@ def _possible(setting: Setting, case: Case, thrift: Thrift) -> Iterator[tuple[st
 
 def _possible_before_cells(setting: Setting, thrift: Thrift) -> Iterator[tuple[str, str, Thrift]]:
     frames, threads = thrift.chunk_frames, setting.standing.threads
+    if thrift.decode_ahead:
+        yield "decoding ahead of vision", "in turns with it", replace(thrift, decode_ahead=False)
+    if thrift.language_beside:
+        yield "the language model opened beside vision", "after it", replace(thrift, language_beside=False)
     if frames > 1:
         half = frames // 2
         yield f"{frames} frames at once", f"{half} at a time", replace(thrift, chunk_frames=half)

@@ -6,7 +6,7 @@ whose patch features are kept, visual tokens in the language model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tam_edge.runtime.access import ASSUMED_KEY_SECONDS, FrameAccess, reach
@@ -15,6 +15,7 @@ from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.plan import Plan
 from tam_edge.runtime.rates import Rates
+from tam_edge.runtime.schedule import Overlap, Work, saved_ms
 from tam_edge.runtime.tiles import layout_of
 from tam_edge.runtime.vision import chunk_frames
 
@@ -42,13 +43,15 @@ class Prediction:
     """Each stage until the first token; "generate" is that token alone."""
     overhead_ms: float
     """What lies between the stages."""
+    saved_ms: float
+    """By how much all of it is sooner there because stages run beside each other."""
     margin_ms: float
     """By how much all of it may be exceeded, by the calibration's own spread."""
 
     @property
     def first_token_ms(self) -> float:
-        """Until the first token, without the margin: one stage after the other."""
-        return sum(self.stages_ms.values()) + self.overhead_ms
+        """Until the first token, without the margin."""
+        return sum(self.stages_ms.values()) + self.overhead_ms - self.saved_ms
 
     @property
     def safe_ms(self) -> float:
@@ -77,7 +80,32 @@ def predict(
     entering = rates.prefill.at(state.text_tokens, before) + (0.0 if case.seen else rates.prefill.at(before, 0))
     stages["prefill"] += entering * rates.attending_factor(way, own)
     stages["generate"] = rates.token.at(before + state.text_tokens)
-    return Prediction(stages, rates.overhead_ms, rates.margin_ms(stages))
+    saved = 0.0 if case.seen else _saved(rates, manifest, info, plan, thrift, state, stages)
+    return Prediction(stages, rates.overhead_ms, saved, rates.margin_ms(stages))
+
+
+def _saved(
+    rates: Rates,
+    manifest: Manifest,
+    info: VideoInfo,
+    plan: Plan,
+    thrift: Thrift,
+    state: State,
+    stages: Mapping[str, float],
+) -> float:
+    chunk = min(thrift.chunk_frames, chunk_frames(info))
+
+    def opening(role: str) -> float:
+        return 0.0 if role in state.open_roles else rates.opening_ms.get(role, 0.0)
+
+    work = Work(
+        decode_ms=stages["decode"],
+        vision_ms=stages["vision"],
+        chunks=0 if plan.images is not None else -(-len(state.fresh_seconds) // chunk),
+        opening_ms=opening(f"encoders.{_encoder(manifest, plan)}.engines") if state.fresh_seconds else 0.0,
+        language_ms=opening("language.engines"),
+    )
+    return saved_ms(work, Overlap(thrift.decode_ahead, thrift.language_beside), rates.beside)
 
 
 def answer_ms(rates: Rates, before: int, tokens: int) -> float:

@@ -81,9 +81,9 @@ class VideoFile(OpenedVideo):
         self._threads = threads
 
     @property
-    def held_index_bytes(self) -> int:
-        """Index of the file, as long as it is open since it was first looked at."""
-        return 0 if self._open_file is None or self._threads == 0 else self._probe.decoder.index_bytes
+    def held_bytes(self) -> int:
+        """Index and pictures of the file, as long as it is open since it was first looked at."""
+        return 0 if self._open_file is None or self._threads == 0 else self._probe.decoder.held_bytes(self._threads)
 
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield the frame on screen at each time; nothing for times past the end of a clip that was cut short."""

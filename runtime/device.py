@@ -39,7 +39,7 @@ def probe_device() -> DeviceProfile:
     free = memory.available if container_free is None else min(memory.available, container_free)
     return DeviceProfile(
         machine=_text(_BOARD).rstrip("\0\n") or f"{platform.system()} {platform.machine()}",
-        cpu_count=_usable_cpus(),
+        cpu_count=usable_cpus(),
         memory_total_bytes=memory.total,
         memory_free_bytes=free,
         gpus=driver_gpus(_NVIDIA_DRIVER),
@@ -95,7 +95,8 @@ def cache_folder() -> Path:
     return Path(base) / "tam-edge"
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """Processors this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -3,9 +3,9 @@
 The resident set has its peak in one stage, so what is counted is what stands in memory then, stage by stage:
 
 * inductor: what the process holds, the Inductor, its activations for a question of the greatest length.
-* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted), the chunk as the
-  encoder's input, the encoder's and the projector's activations for that chunk, patch features kept for later, visual
-  tokens. Still images are here too.
+* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted; where decoding runs ahead,
+  the next chunk too), the chunk as the encoder's input, the encoder's and the projector's activations for that
+  chunk, patch features kept for later, visual tokens. Still images are here too.
 * language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x
   bytes x cells), llama.cpp's buffers for that many cells.
 
@@ -69,8 +69,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Thrift:
-    """What is done to need less memory; as it stands here, nothing."""
+    """What is done to need less memory, or more where that saves time; as it stands here, neither."""
 
+    decode_ahead: bool = False
+    """Whether the next chunk is decoded while one is encoded."""
+    language_beside: bool = False
+    """Whether the language model is opened while vision runs."""
     chunk_frames: int = CHUNK_FRAMES
     """Most frames decoded and encoded at once."""
     decoder_threads: int | None = None
@@ -116,10 +120,11 @@ def _with_process(parts: dict[str, int], standing: Standing) -> dict[str, int]:
     """Beside what a stage adds, the rest of the process: what is open and has not been closed is in `parts`."""
     there = {name: size for name, size in parts.items() if name in standing.open_bytes}
     held = sum(standing.open_bytes.values()) + (standing.features_bytes if "features" in parts else 0)
-    held += standing.index_bytes if "index" in parts else 0
+    held += standing.video_bytes if "decoder" in parts else 0
     process = max(0, standing.resident_bytes - held) + standing.to_import_bytes
     to_come = sum(parts.values()) - sum(min(size, standing.open_bytes[name]) for name, size in there.items())
-    to_come -= min(standing.features_bytes, parts.get("features", 0)) + min(standing.index_bytes, parts.get("index", 0))
+    to_come -= min(standing.features_bytes, parts.get("features", 0))
+    to_come -= min(standing.video_bytes, parts.get("index", 0) + parts.get("decoder", 0))
     if standing.gpu:
         parts = parts | {"gpu": GPU_CONTEXT_BYTES}
     return {"process": process, **parts, "spare": round(max(0, to_come) * SPARE_SHARE) + SPARE_BYTES}
@@ -143,25 +148,33 @@ def _vision(
     chunk = thrift.chunk_frames if case.images else max(1, min(thrift.chunk_frames, case.frames))
     if not thrift.close_inductor:
         yield "inductor", _inductor_open(manifest, standing)
+    engines = _vision_engines(manifest, case)
     if "language" in standing.open_bytes and not thrift.in_turn:
         yield "language", standing.open_bytes["language"]
+    elif thrift.language_beside and not thrift.in_turn:
+        engines.append(_language_engine(manifest))
+        yield "language", max(memory_of(engines[-1]).opening_bytes, _language_open(engines[-1], standing))
     yield "vision", _vision_open(manifest, standing, case)
-    yield "code", _code(standing, *_vision_engines(manifest, case))
+    yield "code", _code(standing, *engines)
     decoder = None if info is None else info.decoder
     threads = _threads(standing, thrift)
     decoding = 0 if decoder is None else decoder.total_bytes(threads)
     index = 0 if decoder is None else decoder.index_bytes
     yield "index", index
     yield "decoder", decoding - index
-    stays_open = standing.index_bytes and threads == standing.threads
+    stays_open = standing.video_bytes and threads == standing.threads
     opening = 0 if decoder is None or stays_open else decoder.opening_bytes - decoding  # past before there are frames
-    yield "frames", max(opening, _frames_bytes(manifest, info, case, chunk))
+    following = min(chunk, case.frames - chunk) if thrift.decode_ahead and case.images is None else 0
+    yield "frames", max(opening, _frames_bytes(manifest, info, case, chunk, following))
     yield "features", _features(manifest, standing, case, thrift)
     yield "tokens", 2 * _tokens_bytes(manifest, case)
 
 
-def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk: int) -> int:
-    """The larger of two moments: one frame more is converted, or the whole chunk runs through the encoder."""
+def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk: int, following: int) -> int:
+    """The larger of two moments: a chunk's last frame is converted, or the whole chunk runs through the encoder.
+
+    Both may come at once where `following` frames are decoded meanwhile.
+    """
     encoder = manifest.encoders[manifest.strategies[0].encoders[0]]
     frame_pixels = 0 if info is None else info.width_px * info.height_px
     together, crops = chunk, 0
@@ -175,7 +188,11 @@ def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk:
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
     rgb, resizing = RGB_BYTES * frame_pixels, RESIZING_BYTES * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
-    return max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
+    serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
+    if not following:
+        return serial
+    # while the last of those that follow is converted its place is still empty: it has not been written to
+    return max(serial, (together + following + CONVERTED_FRAMES - 1) * rgb + working)
 
 
 def _crops(manifest: Manifest, info: VideoInfo, case: Case) -> int:
@@ -192,18 +209,22 @@ def _language(manifest: Manifest, standing: Standing, case: Case, thrift: Thrift
         yield from standing.open_bytes.items()
         return
     # closed after its last frame, unless every frame was among the features kept
-    yield "index", standing.index_bytes if standing.features_bytes else 0
+    yield "decoder", standing.video_bytes if standing.features_bytes else 0
     cells, way = attention_of(manifest, case, thrift)
     if not thrift.close_inductor:
         yield "inductor", _inductor_open(manifest, standing)
     if not thrift.in_turn:
         yield "vision", _vision_open(manifest, standing, case)
     running = memory.cell_bytes.get(way, 0) * cells + running_bytes(memory, way, cells)
-    opened = max(memory.open_bytes, spec.size_bytes) + threads_bytes(standing.threads)
-    yield "language", max(memory.opening_bytes, opened + running)
+    yield "language", max(memory.opening_bytes, _language_open(spec, standing) + running)
     yield "code", _code(standing, spec, *_vision_engines(manifest, case))
     yield "features", _features(manifest, standing, case, thrift)
     yield "tokens", _tokens_bytes(manifest, case)
+
+
+def _language_open(spec: EngineSpec, standing: Standing) -> int:
+    """The language model before its first token, every page of its file counted."""
+    return max(memory_of(spec).open_bytes, spec.size_bytes) + threads_bytes(standing.threads)
 
 
 def _vision_engines(manifest: Manifest, case: Case) -> list[EngineSpec]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,12 +77,12 @@ class Video(Protocol):
     def info(self) -> VideoInfo:
         """What is known about the source."""
 
-    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Iterator[FrameBatch]:
+    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Generator[FrameBatch, None, None]:
         """Yield the frames on screen at rising times, at most `chunk_frames` of them in memory at once."""
 
     @property
-    def held_index_bytes(self) -> int:
-        """What of `info.decoder.index_bytes` is in memory already, as the file is open until `frames` was called."""
+    def held_bytes(self) -> int:
+        """What of `info.decoder` is in memory already, as the file is open until `frames` was called."""
 
     def decode_with(self, threads: int) -> None:
         """Use no more than so many threads from the next call of `frames` on."""
@@ -116,7 +116,7 @@ class OpenedVideo(ABC):
     def pictures(self, times: Sequence[float]) -> Generator[Picture, None, None]:
         """Yield one picture per time (rising, in seconds); fewer where a clip was cut short."""
 
-    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Iterator[FrameBatch]:
+    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Generator[FrameBatch, None, None]:
         """Yield the frames on screen at the given times: for each, the last that appears at or before it.
 
         A time before the first frame gives the first frame. A clip that was cut short gives what decodes: times past
@@ -142,8 +142,8 @@ class OpenedVideo(ABC):
         return _in_batches(self.pictures(times), len(times), chunk_frames)
 
     @property
-    def held_index_bytes(self) -> int:
-        """Index of a file that is held open until `frames` is called."""
+    def held_bytes(self) -> int:
+        """Index and pictures of a file that is held open until `frames` is called."""
         return 0
 
     def decode_with(self, threads: int) -> None:  # noqa: B027 - what is no file has no decoder

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from tam_edge.runtime.answer import StageClock
+from tam_edge.runtime.beside import Ahead
 from tam_edge.runtime.budget import MIB
 from tam_edge.runtime.bundle import Bundle
-from tam_edge.runtime.engines import DeviceName, Engine, choose_engine, gpu_possible, open_engine, open_language_engine
+from tam_edge.runtime.engines import (
+    DeviceName,
+    Engine,
+    EngineChoice,
+    choose_engine,
+    gpu_possible,
+    open_engine,
+    open_language_engine,
+)
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.figures import code_bytes, memory_of, threads_bytes
 from tam_edge.runtime.inductor import Inductor
@@ -109,17 +121,33 @@ class Parts:
         """The language model."""
         if self._language is None:
             self._check_open()
-            choice = choose_engine("language.engines", self.bundle.manifest.language.engines)
-            self._note(choice.rejections)
-            path = self.bundle.file(choice.spec)
-            engine = open_language_engine(path, choice.spec, self.threads, self._device)
-            try:
-                self._language = LanguageModel(self.bundle, engine, self.tokenizer())
-            except BaseException:
-                engine.close()
-                raise
-            self._note_open("language.engines", choice.spec, engine.on_gpu)
+            self._take(_open_language(self.bundle, self.tokenizer(), self.threads, self._device))
+        assert self._language is not None
         return self._language
+
+    @contextmanager
+    def language_beside(self, clock: StageClock, *, wanted: bool) -> Iterator[None]:
+        """Where that is `wanted`, open the language model in another thread while the block runs: at its end it is.
+
+        Raises: EngineError, BundleError at the end of the block.
+        """
+        if not wanted or self._language is not None:
+            yield
+            return
+        self._check_open()
+        tokenizer = self.tokenizer()
+
+        def opened() -> Generator[_OpenedLanguage, None, None]:
+            yield _open_language(self.bundle, tokenizer, self.threads, self._device)
+
+        with closing(Ahead(clock.beside("load", opened()), unused=lambda one: one.model.close())) as opening:
+            yield
+            self._take(next(opening))
+
+    def _take(self, opened: _OpenedLanguage) -> None:
+        self._note(opened.choice.rejections)
+        self._language = opened.model
+        self._note_open("language.engines", opened.choice.spec, opened.on_gpu)
 
     @property
     def may_use_gpu(self) -> bool:
@@ -191,6 +219,23 @@ class Parts:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this VideoQA is closed; load the bundle again")
+
+
+class _OpenedLanguage(NamedTuple):
+    model: LanguageModel
+    choice: EngineChoice
+    on_gpu: bool
+
+
+def _open_language(bundle: Bundle, tokenizer: Tokenizer, threads: int, device: DeviceName) -> _OpenedLanguage:
+    """Open the language model; nothing that belongs to a thread is touched."""
+    choice = choose_engine("language.engines", bundle.manifest.language.engines)
+    engine = open_language_engine(bundle.file(choice.spec), choice.spec, threads, device)
+    try:
+        return _OpenedLanguage(LanguageModel(bundle, engine, tokenizer), choice, engine.on_gpu)
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _stage(role: str) -> Stage:

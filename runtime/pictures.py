@@ -50,6 +50,14 @@ class DecoderNeeds:
         working = _THREAD_PICTURES * max(0, threads - 1)
         return FIXED_BYTES + self.read_ahead_bytes + self.index_bytes + (self.pictures + working) * self.picture_bytes
 
+    def held_bytes(self, threads: int) -> int:
+        """What of that there is once the first frame was decoded, at least: each thread has begun with a picture.
+
+        Of what any size takes some is read in later.
+        """
+        held = min(self.pictures, threads + 1)
+        return self.index_bytes + held * self.picture_bytes
+
 
 def decoder_needs(
     codec: str,

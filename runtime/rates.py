@@ -21,6 +21,7 @@ LEAST_SPREAD = 0.05
 """Margin where repeated measurements agree better than this: they were taken within seconds of each other."""
 
 Milliseconds = Annotated[float, Field(ge=0)]
+Slowdown = Annotated[float, Field(ge=0)]
 
 
 class Line(Entry):
@@ -115,6 +116,8 @@ class Rates(Entry):
     """How many times longer prefill takes with a way to attend that the model does not choose itself."""
     token: Line
     """One token of the answer, by the tokens that stand before it."""
+    beside: dict[Name, Slowdown] = Field(default_factory=dict)
+    """How much vision and another thing slow each other down, by that: "decode" or "language". See `schedule.py`."""
     overhead_ms: Milliseconds = 0.0
     """What whole answers took beyond the sum of their stages."""
     spread: dict[Name, Annotated[float, Field(ge=0)]]

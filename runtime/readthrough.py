@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from tam_edge.runtime.beside import check_wanted
 from tam_edge.runtime.container import ISO_MEDIA, OpenFile
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.extent import CUT_SECONDS
@@ -101,6 +102,7 @@ def packets_from(file: OpenFile, place: Place) -> Generator[Packet[VideoStream],
             container.seek(stream.index_entries[0].timestamp, stream=stream, any_frame=True)
         found = place.tick is None
         for packet in container.demux(stream):
+            check_wanted()
             found = found or (packet.pts == place.tick and packet.is_keyframe)
             if found:
                 yield packet

@@ -100,9 +100,9 @@ class Window(OpenedVideo):
         self._whole.decode_with(threads)
 
     @property
-    def held_index_bytes(self) -> int:
-        """Index of the whole source."""
-        return self._whole.held_index_bytes
+    def held_bytes(self) -> int:
+        """Index and pictures of the whole source."""
+        return self._whole.held_bytes
 
     def close(self) -> None:
         """Close the whole source."""

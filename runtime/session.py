@@ -162,7 +162,8 @@ class VideoQA:
         kept = 0 if view is None else self._parts.language().prefix_tokens
         if view is None:
             self._make_room(video, thrift)
-            view, tokens = look(video, plan, self._parts, self._features, clock, thrift.chunk_frames)
+            with self._parts.language_beside(clock, wanted=thrift.language_beside):
+                view, tokens = look(video, plan, self._parts, self._features, clock, thrift)
             if thrift.in_turn:
                 self._parts.close_stage("vision")
             clock.note_bytes("vision")
@@ -300,7 +301,7 @@ class VideoQA:
             deadline_seconds=seconds,
             let_go=self._let_go,
         )
-        return admitted(request, self._parts, self._features.held_bytes, video.held_index_bytes, self.limit, clock)
+        return admitted(request, self._parts, self._features.held_bytes, video.held_bytes, self.limit, clock)
 
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""

@@ -39,8 +39,8 @@ class Standing:
     """Code of each backend's library that earlier work has read in."""
     features_bytes: int = 0
     """Patch features held for later questions."""
-    index_bytes: int = 0
-    """Index of the video, where its file has been open since it was first looked at."""
+    video_bytes: int = 0
+    """Index and pictures of the video, at least, where its file has been open since it was first looked at."""
     threads: int = 1
     """Threads of every engine, and the most of the decoder."""
     gpu: bool = False
@@ -70,7 +70,7 @@ def held_now(
     open_bytes: Mapping[str, int],
     code_bytes: Mapping[str, int],
     features_bytes: int,
-    index_bytes: int,
+    video_bytes: int,
     to_load_bytes: int,
     threads: int,
     gpu: bool,
@@ -84,7 +84,7 @@ def held_now(
         open_bytes=dict(open_bytes),
         code_bytes=dict(code_bytes),
         features_bytes=features_bytes,
-        index_bytes=index_bytes,
+        video_bytes=video_bytes,
         threads=threads,
         gpu=gpu,
     )

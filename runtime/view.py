@@ -7,14 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from tam_edge.runtime.answer import Evidence, StageClock
+from tam_edge.runtime.beside import Ahead
 from tam_edge.runtime.errors import VideoError
+from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.frames import FrameBatch, Video
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
 from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.vision import CHUNK_FRAMES, FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
+from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
+
+AS_USUAL = Thrift()
+"""One thing after the other, chunks of the usual size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +66,31 @@ def fresh_times(video: Video, plan: Plan, parts: Parts, cache: FeatureCache) -> 
 
 
 def look(
-    video: Video, plan: Plan, parts: Parts, cache: FeatureCache, clock: StageClock, most: int = CHUNK_FRAMES
+    video: Video,
+    plan: Plan,
+    parts: Parts,
+    cache: FeatureCache,
+    clock: StageClock,
+    thrift: Thrift = AS_USUAL,
 ) -> tuple[View, VisualTokens]:
-    """Decode, encode and project the plan's frames, at most so many at once; those in `cache` are only projected.
+    """Decode, encode and project the plan's frames as thriftily as that says; those in `cache` are only projected.
 
     Raises: VideoError if less than half of the frames can be decoded; BundleError, EngineError.
     """
     if plan.images is not None:
-        return _look_at_stills(video, plan, parts, clock, most)
+        return _look_at_stills(video, plan, parts, clock, thrift.chunk_frames)
     with clock.stage("load"):
         strategy = parts.strategy(plan)
     hits, shown, read_through = cache.hits, list[tuple[str, float]](), dict[str, None]()
 
     def encode_missing(times: Sequence[float]) -> Generator[PatchFeatures, None, None]:
-        with clock.stage("load"):
-            encoder = parts.encoder(plan)
-        batches = clock.over("decode", video.frames(times, min(most, chunk_frames(video.info))))
-        yield from clock.over("vision", encode_all(_reasons_kept(batches, read_through), encoder))
+        frames = video.frames(times, min(thrift.chunk_frames, chunk_frames(video.info)))
+        batches = Ahead(clock.beside("decode", frames)) if thrift.decode_ahead else clock.over("decode", frames)
+        with closing(batches):
+            with clock.stage("load"):
+                encoder = parts.encoder(plan)
+            taken = clock.over(None, batches) if thrift.decode_ahead else batches
+            yield from clock.over("vision", encode_all(_reasons_kept(taken, read_through), encoder))
 
     times, identity = plan.timestamps_seconds, video.info.identity
     with (
@@ -105,15 +118,12 @@ def _look_at_stills(video: Video, plan: Plan, parts: Parts, clock: StageClock, m
     return View(view_key(video, plan), evidence, 0, 0), stills.tokens
 
 
-def _reasons_kept(
-    batches: Generator[FrameBatch, None, None], read_through: dict[str, None]
-) -> Generator[FrameBatch, None, None]:
+def _reasons_kept(batches: Iterable[FrameBatch], read_through: dict[str, None]) -> Generator[FrameBatch, None, None]:
     """Pass batches on; keep why they took longer than they should have, each reason once."""
-    with closing(batches):
-        for batch in batches:
-            read_through.update(dict.fromkeys(batch.read_through))
-            yield batch
-            del batch  # or it would stay in memory while the next one is decoded
+    for batch in batches:
+        read_through.update(dict.fromkeys(batch.read_through))
+        yield batch
+        del batch  # or it would stay in memory while the next one is decoded
 
 
 def _noted(features: Iterable[PatchFeatures], shown: list[tuple[str, float]]) -> Iterator[PatchFeatures]:

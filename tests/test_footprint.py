@@ -89,6 +89,8 @@ def test_frames_are_the_dearer_of_decoding_and_encoding(manifest):
     pixels = 640 * 360
     needs = needs_of(manifest)["vision"]["frames"]
     assert needs == 9 * 3 * pixels + 8 * 3 * IMAGE_PX**2 * 4 + 34 * MIB
+    ahead = needs_of(manifest, thrift=Thrift(decode_ahead=True))["vision"]["frames"]
+    assert ahead == needs + (2 + 1) * 3 * pixels, "10 frames in all: two follow, and one more while the last is made"
     tall = needs_of(manifest, thrift=Thrift(chunk_frames=1), video=info(3840, 2160))["vision"]["frames"]
     assert tall == 2 * 3 * 3840 * 2160 + 7 * 3840 * 2160 + 3 * IMAGE_PX**2 * 4
 
@@ -191,7 +193,7 @@ def test_a_long_index_counts_while_it_is_read_and_held(manifest):
 
 def test_an_index_that_is_held_already_counts_once(manifest):
     long = replace(info(), decoder=decoder_needs("h264", 40, None, 64, 64, 12, 1_000_000, reordered=True))
-    held = Standing(150_000_000, index_bytes=50_000_000, threads=2)
+    held = Standing(150_000_000, video_bytes=50_000_000, threads=2)
     before = needs_of(manifest, held=Standing(100_000_000, threads=2), video=long)["vision"]
     needs = needs_of(manifest, held=held, video=long)
     assert (needs["vision"]["process"], needs["vision"]["index"]) == (100_000_000, 50_000_000)
@@ -205,18 +207,18 @@ def test_an_index_that_is_held_already_counts_once(manifest):
 def test_a_file_that_is_held_open_says_so(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", steady(20))
     with closing(open_video(clip, threads=2)) as video:
-        assert video.held_index_bytes == video.info.decoder.index_bytes > 0
+        assert video.held_bytes == video.info.decoder.held_bytes(2) > 0
         video.decode_with(2)
-        assert video.held_index_bytes > 0
+        assert video.held_bytes > 0
         video.decode_with(1)
-        assert video.held_index_bytes == 0
+        assert video.held_bytes == 0
         assert len(list(video.frames([0.0], 1))) == 1
     with closing(open_video(clip, start=0.1, threads=2)) as video:
-        assert video.held_index_bytes > 0
+        assert video.held_bytes > 0
         assert len(list(video.frames([0.2], 1))) == 1
-        assert video.held_index_bytes == 0
+        assert video.held_bytes == 0
     with closing(open_video([clip, clip], threads=2)) as video:
-        assert video.held_index_bytes == 0
+        assert video.held_bytes == 0
 
 
 @pytest.mark.parametrize("references", [1, 3, 8])
@@ -238,3 +240,28 @@ def test_a_broken_header_is_no_error(data):
 def test_every_grid_of_the_ladder_may_be_the_dearest(manifest):
     unknown, known = (needs_of(manifest, Case(visual_tokens=160, grid=grid))["vision"]["vision"] for grid in (None, 2))
     assert unknown - known == (max(LADDER) - 2) * MIB
+
+
+def test_a_language_model_that_opens_beside_vision_counts_there(manifest):
+    alone, beside = (needs_of(manifest, thrift=Thrift(language_beside=on)) for on in (False, True))
+    assert "language" not in alone["vision"]
+    assert beside["vision"]["language"] == 11 * MIB, "while it is opened"
+    assert beside["vision"]["code"] == alone["vision"]["code"] + 4 * MIB
+    assert beside["language"] == alone["language"]
+    in_turn = needs_of(manifest, thrift=Thrift(language_beside=True, in_turn=True))
+    assert "language" not in in_turn["vision"]
+
+
+def test_pictures_of_a_file_that_is_held_open_are_not_counted_again(manifest):
+    video = info()
+    held_bytes = video.decoder.held_bytes(2)
+    assert held_bytes == 3 * video.decoder.picture_bytes
+    for threads in (None, 1):
+        fresh, held = (
+            stage_bytes(needs_of(manifest, held=Standing(150 * MIB, video_bytes=size, threads=2), video=video,
+                                 thrift=Thrift(decoder_threads=threads)))
+            for size in (0, held_bytes)
+        )  # fmt: skip
+        assert held["inductor"] == fresh["inductor"]
+        assert held["vision"] <= fresh["vision"] - held_bytes
+        assert held["language"] <= fresh["language"] - held_bytes, "closed"

@@ -2,7 +2,8 @@
 
 Memory comes first, each engine in a process of its own. Then engines are opened, run with ever larger inputs, and
 closed again; what does not fit below the memory ceiling is not measured. In the end whole answers are compared with
-their prediction. Read `memory.py`, `vision.py`, `language.py`, `decoding.py`, `trial.py`; what comes of it is `Rates`.
+their prediction. Read `memory.py`, `vision.py`, `language.py`, `decoding.py`, `beside.py`,
+`trial.py`; what comes of it is `Rates`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from tam_edge.runtime.admission import fitting_under
 from tam_edge.runtime.budget import memory_limit, steady_heap
 from tam_edge.runtime.bundle import default_bundle_path, load_bundle
+from tam_edge.runtime.calibrate.beside import measure_beside
 from tam_edge.runtime.calibrate.decoding import measure_decoding
 from tam_edge.runtime.calibrate.language import measure_language
 from tam_edge.runtime.calibrate.memory import measured_memory
@@ -31,7 +33,7 @@ from tam_edge.runtime.calibrate.vision import (
     measure_resizing,
 )
 from tam_edge.runtime.calibration import Calibrated, Place, measured_here, place_of, versions, write_rates
-from tam_edge.runtime.device import probe_device
+from tam_edge.runtime.device import probe_device, usable_cpus
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.rates import Rates
@@ -89,6 +91,7 @@ def measured(parts: Parts, place: Place, fits: Fits, progress: Callable[[str], N
     language = measure_language(parts, opened, book, fits, progress)
     with tempfile.TemporaryDirectory(prefix="tam-edge-") as folder:
         decoding = measure_decoding(parts.threads, Path(folder), book, progress)
+        beside = measure_beside(parts, min(parts.threads, usable_cpus()), Path(folder), fits, progress)
     return Rates(
         bundle=place.bundle,
         device=place.device,
@@ -107,5 +110,6 @@ def measured(parts: Parts, place: Place, fits: Fits, progress: Callable[[str], N
         prefill=language.prefill,
         attending=language.attending,
         token=language.token,
+        beside=beside,
         spread=book.spread(),
     )
