@@ -58,6 +58,8 @@ class Request:
     """Times of a plan whose frames have to be decoded and encoded."""
     calibrated: Calibrated
     """What is known about the speed of this device."""
+    stays_open: bool
+    """Whether the video is a live one, which needs the engines between questions too."""
     deadline_seconds: float | None
     """Most time from the question to the first token; None: as long as it takes."""
 
@@ -108,7 +110,8 @@ def admitted(
     given = request.given
     if given is not None:
         check_plan(given, request.info, manifest)
-    start = Thrift(chunk_frames=chunk_frames(request.info), features_bytes=request.kept_features_bytes)
+    chunk = 1 if request.stays_open else chunk_frames(request.info)  # live frames come one by one
+    start = Thrift(chunk_frames=chunk, stays_open=request.stays_open, features_bytes=request.kept_features_bytes)
     with clock.stage("load"):
         _import(setting, parts, start)
         if given is not None:
