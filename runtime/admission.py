@@ -70,7 +70,7 @@ def check_start(parts: Parts, limit: MemoryLimit) -> None:
     Raises: MemoryLimitError naming what the smallest plan needs.
     """
     if resident_bytes() + OPENING_BYTES > limit.limit_bytes:
-        check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+        check_least(setting_of(parts, 0, 0, limit, None), _least_case(parts), Thrift())
 
 
 def admitted(
@@ -86,7 +86,7 @@ def admitted(
     least = manifest.least_visual_tokens
 
     def setting() -> Setting:
-        return _setting(parts, features_bytes, index_bytes, limit, request.info)
+        return setting_of(parts, features_bytes, index_bytes, limit, request.info)
 
     def case_of(plan: Plan) -> Case:
         prompt = request.prompt_of(plan)
@@ -137,8 +137,8 @@ def fitting_under(parts: Parts, limit: MemoryLimit) -> Callable[[Case, Thrift], 
 
     Raises: MemoryLimitError if not even the smallest does.
     """
-    check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
-    return lambda case, thrift: _setting(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
+    check_least(setting_of(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+    return lambda case, thrift: setting_of(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
 
 
 def _smaller(request: Request, manifest: Manifest, estimate: TaskEstimate, wanted: Plan) -> list[Plan]:
@@ -206,9 +206,10 @@ def _least_case(parts: Parts) -> Case:
     return Case(visual_tokens=manifest.least_visual_tokens, room_tokens=manifest.language.max_output_tokens)
 
 
-def _setting(
+def setting_of(
     parts: Parts, features_bytes: int, index_bytes: int, limit: MemoryLimit, info: VideoInfo | None
 ) -> Setting:
+    """What a question is fitted into, as the process stands now."""
     standing = held_now(
         parts.open_bytes(),
         parts.code_bytes(),

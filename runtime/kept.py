@@ -12,8 +12,8 @@ from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan, make_plan
 from tam_edge.runtime.preference import SeenPlans, prefer_seen
 from tam_edge.runtime.prompting import Prompts
-from tam_edge.runtime.view import SeenVideo, View, view_key
 from tam_edge.runtime.video import Video
+from tam_edge.runtime.view import SeenVideo, View, view_key
 from tam_edge.runtime.vision import FeatureCache, Features
 
 FEATURE_CACHE_BYTES = 64 * MIB

@@ -7,6 +7,7 @@ data of the bundle, not code: another ladder, budget or task type is another `Ro
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -155,8 +156,10 @@ def spread_times(candidates: tuple[float, ...], frames: int) -> tuple[float, ...
     chosen, low = list[float](), 0
     for place in range(frames):
         wanted = first + place * (last - first) / (frames - 1)
-        high = len(candidates) - (frames - place)
-        at = min(range(low, high + 1), key=lambda index: abs(candidates[index] - wanted))
+        high = len(candidates) - (frames - place)  # the last that leaves enough
+        at = bisect_left(candidates, wanted, low, high)
+        if at > low and wanted - candidates[at - 1] < candidates[at] - wanted:
+            at -= 1
         chosen.append(candidates[at])
         low = at + 1
     return tuple(chosen)

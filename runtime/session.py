@@ -21,6 +21,9 @@ from tam_edge.runtime.history import Asked, Turn, check_history
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.kept import Kept
 from tam_edge.runtime.language import GenerationOptions
+from tam_edge.runtime.live.inside import LiveOptions, start
+from tam_edge.runtime.live.session import Live
+from tam_edge.runtime.live.sources import LiveInput
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Limits, Plan
 from tam_edge.runtime.prompt import check_room
@@ -28,7 +31,7 @@ from tam_edge.runtime.prompting import Prompts
 from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.turns import Turns
 from tam_edge.runtime.video import Source, Video, open_video
-from tam_edge.runtime.view import SeenVideo, fresh_times, look
+from tam_edge.runtime.view import fresh_times, look
 
 
 class VideoQA:
@@ -47,6 +50,7 @@ class VideoQA:
         self._prompt = self._prompts.prompt
         self._kept = Kept(parts, self._prompts)
         self._turns = Turns()  # at the engines; a live session looks on between the pieces of an answer
+        self._lives: list[Live] = []
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
         check_start(parts, limit)
 
@@ -79,6 +83,31 @@ class VideoQA:
         Raises: VideoError, UsageError.
         """
         return open_video(source, start=start, end=end, threads=self._parts.threads)
+
+    def live(
+        self,
+        source: LiveInput,
+        *,
+        horizon: float | str = "10min",
+        rate: float | None = None,
+        queue: int = 8,
+        every_frame: bool = False,
+        keep_ready: bool = True,
+    ) -> Live:
+        """Look at a live source from now on, to be asked about any moment as far back as `horizon`.
+
+        A `source` is a camera's number or /dev/video0, csi://0, a GStreamer pipeline, an rtsp:// or http:// address, a
+        file, which plays at its own speed, or an iterable of frames or (frame, seconds). At most `rate` frames per second
+        are looked at, by default as many as plans look at; the newest wins, unless `every_frame` of an iterable is to
+        wait for its turn. So many questions may wait in a `queue`. `keep_ready` works between questions, so that the
+        next one like most is answered sooner.
+
+        Raises: VideoError if no frame comes; MemoryLimitError, UsageError, EngineError.
+        """
+        options = LiveOptions(horizon, rate, queue, every_frame, keep_ready)
+        inside = start(source, options, self._parts, self.limit, self._turns)
+        self._lives = [*(live for live in self._lives if not live.closed), Live(self, self._kept, self._turns, inside)]
+        return self._lives[-1]
 
     def classify(self, questions: Sequence[str]) -> list[TaskEstimate]:
         """Task type of each question, in order.
@@ -260,7 +289,9 @@ class VideoQA:
         self._kept.forget()
 
     def close(self) -> None:
-        """Free every engine; closing twice is fine."""
+        """Free every engine, and end live sessions; closing twice is fine."""
+        for live in self._lives:
+            live.close()
         self._stop()
         self._kept.view = None
         self._parts.close()
@@ -297,7 +328,7 @@ class VideoQA:
             kept_features_bytes=self._kept.keeps_bytes(video),
             fresh=lambda plan: fresh_times(video, plan, self._parts, self._kept.features_of(video)),
             calibrated=self.calibrated,
-            stays_open=isinstance(video, SeenVideo),
+            stays_open=any(not live.closed for live in self._lives),
             deadline_seconds=seconds,
         )
         index_bytes = video.held_index_bytes
