@@ -97,10 +97,8 @@ class VideoQA:
         """Look at a live source from now on, to be asked about any moment as far back as `horizon`.
 
         A `source` is a camera's number or /dev/video0, csi://0, a GStreamer pipeline, an rtsp:// or http:// address, a
-        file, which plays at its own speed, or an iterable of frames or (frame, seconds). At most `rate` frames per second
-        are looked at, by default as many as plans look at; the newest wins, unless `every_frame` of an iterable is to
-        wait for its turn. So many questions may wait in a `queue`. `keep_ready` works between questions, so that the
-        next one like most is answered sooner.
+        file, which plays at its own speed, or an iterable of frames or (frame, seconds). The newest frame wins, unless
+        `every_frame` of an iterable is to wait to be looked at. The other options: `LiveOptions`.
 
         Raises: VideoError if no frame comes; MemoryLimitError, UsageError, EngineError.
         """

@@ -99,7 +99,7 @@ class Reader:
         return (len(times) - 1) / max(1e-6, times[-1] - times[0])
 
     def now(self) -> float:
-        """The session's clock: seconds from the first frame on; the newest frame's time where the source has its own."""
+        """The session's clock: seconds from the first frame on; the newest frame's where the source has its own."""
         newest = self._newest
         if newest is None:
             return 0.0

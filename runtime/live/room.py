@@ -17,6 +17,7 @@ from tam_edge.runtime.errors import MemoryLimitError
 from tam_edge.runtime.footprint import SPARE_SHARE, Case, Thrift, stage_bytes
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.live.pictures import PICTURE_BYTES
+from tam_edge.runtime.live.thinning import worst_share
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Rejection
@@ -121,5 +122,6 @@ def _fewer(most: int) -> Iterator[int]:
 def _given_up(wanted: int, frames: int, needed: int, limit: MemoryLimit) -> tuple[Rejection, ...]:
     if frames >= wanted:
         return ()
-    reason = f"{frames} fit into the window below {size_text(limit.limit_bytes)}: older ones lie further apart"
+    apart = worst_share(frames + 1, wanted, 1)  # in looks, of which there is one for each wanted frame
+    reason = f"{frames} are below {size_text(limit.limit_bytes)}: older ones lie up to {apart:.0%} of their age apart"
     return (Rejection(f"{wanted} kept frames", reason, needed),)
