@@ -25,7 +25,7 @@ server.set_address("127.0.0.1")
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(
-    "( videotestsrc is-live=true pattern=red ! video/x-raw,width=160,height=120,framerate=15/1 "
+    "( videotestsrc is-live=true pattern=red ! video/x-raw,format=I420,width=160,height=120,framerate=15/1 "
     "! jpegenc ! rtpjpegpay name=pay0 )"
 )
 server.get_mount_points().add_factory("/door", factory)
@@ -104,4 +104,3 @@ def wait_for(what, seconds=30.0):
         if time.monotonic() > end:
             raise AssertionError("it never came")
         time.sleep(0.02)
-

@@ -72,7 +72,9 @@ def test_a_source_is_found_by_what_it_looks_like(source, kind, name):
     assert (type(found).__name__, found.name) == (kind, name)
 
 
-@pytest.mark.parametrize("source", ["ftp://host/file", "concat:a|b://x", "rtsp://", "http:///x", "nothing.mp4", "a://["])
+@pytest.mark.parametrize(
+    "source", ["ftp://host/file", "concat:a|b://x", "rtsp://", "http:///x", "nothing.mp4", "a://["]
+)
 def test_what_is_no_source_is_refused_in_one_line(source):
     with pytest.raises(VideoError) as refused:
         open_source(source)
@@ -239,7 +241,9 @@ def gstreamer(require):
 
 @pytest.mark.parametrize("width", [162, 164])  # rows of 486 bytes are padded to 488
 def test_a_pipeline_gives_its_very_pixels(gstreamer, width):
-    launch = f"videotestsrc pattern=solid-color foreground-color=0xff1e5ab4 ! video/x-raw,format=RGB,width={width},height=90"
+    launch = (
+        f"videotestsrc pattern=solid-color foreground-color=0xff1e5ab4 ! video/x-raw,format=RGB,width={width},height=90"
+    )
     for pixels in some(launch, 3):
         assert pixels.shape == (90, width, 3)
         assert (pixels == (0x1E, 0x5A, 0xB4)).all()

@@ -251,7 +251,7 @@ class Live:
     def _nothing_seen(self, kept: Sequence[float]) -> str:
         start = self._reader.started_unix
         held = f"kept is {iso(start + kept[0])} to {iso(start + kept[-1])}" if kept else "nothing is kept"
-        away = f" ({self._reader.problem})" if self._reader.problem else ""
+        away = f" ({self._reader.problem})" if self._reader.state == "reconnecting" else ""
         return f"no frame of that time was seen{away}: {held}"
 
     def _notes(self, about: Asked, video: WindowVideo) -> tuple[str, ...]:
@@ -259,10 +259,10 @@ class Live:
         times = info.times_seconds or ()
         if reader.state == "reconnecting":
             notes.append(f"the source is away: {reader.problem}")
-        if about.until - times[-1] > 2 * self._spacing + self._eye.look_ms / 1000:
-            notes.append(f"the newest frame is {about.until - times[-1]:.1f} s older than what was asked about")
-        elif times[0] > about.until or times[-1] < about.since:
+        if times[0] > about.until or times[-1] < about.since:
             notes.append("no frame of that very moment is kept: the nearest was taken")
+        elif about.until - times[-1] > 2 * self._spacing + self._eye.look_ms / 1000:
+            notes.append(f"the newest frame is {about.until - times[-1]:.1f} s older than what was asked about")
         asked = about.until - about.since
         if asked < self._window.horizon_seconds and info.start_seconds - about.since > 2 * self._spacing:
             notes.append(f"{asked:.0f} s were asked about, {about.until - info.start_seconds:.0f} s of them are kept")
