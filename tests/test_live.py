@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_frames_are_thinned_and_memory_stays(folder):
             newest = status.newest_seconds
             assert newest - status.kept_from_seconds >= 290
             times = [newest - status.started_seconds - time for time in live._window.times()]
-            gaps = [a - b for a, b in zip(times, times[1:], strict=False)]
+            gaps = [a - b for a, b in pairwise(times)]
             assert gaps[-1] == 1
             assert max(gaps) > 20
             assert all(gap <= max(1, 0.6 * age) for gap, age in zip(gaps, times, strict=False))
@@ -218,7 +219,8 @@ try:
     with VideoQA.load(sys.argv[1], threads=1, memory=memory) as qa:
         with qa.live(frames, horizon="1h", every_frame=True) as live:
             answer = live.ask("how many people?")
-            facts = live.status.to_json() | {"predicted": live._room.predicted_bytes, "kinds": [e.kind for e in live.events]}
+            facts = live.status.to_json() | {"predicted": live._room.predicted_bytes}
+            facts["kinds"] = [event.kind for event in live.events]
     print(json.dumps(facts | {"peak": peak_resident_bytes(), "text": answer.text}))
 except TamEdgeError as error:
     print(json.dumps({"error": str(error), "peak": peak_resident_bytes()}))

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,7 +293,8 @@ def test_a_child_does_not_outlive_a_killed_program(gstreamer, tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     child = int(run.stdout)
-    wait_for(lambda: not os.path.exists(f"/proc/{child}/fd") or not os.listdir(f"/proc/{child}/fd"))
+    files = Path(f"/proc/{child}/fd")  # of a zombie that nobody waits for, none are left
+    wait_for(lambda: not files.exists() or not list(files.iterdir()))
 
 
 # ---- RTSP
