@@ -9,7 +9,8 @@ Everything that runs on the device, one file per stage. Read these files in this
 5. `strategies/`   patch features -> `VisualTokens`; `view.py` runs 3 to 5
 6. `prompt.py`     texts, plan and question -> `Prompt` (with earlier turns: `history.py`)
 7. `language.py`   prompt and visual tokens -> text, piece by piece
-8. `session.py`    `VideoQA`: the calls above, in this order
+8. `live/`        frames of a camera, looked at as they come, and kept (`kept.py` has what questions leave)
+9. `session.py`    `VideoQA`: the calls above, in this order
 
 Around them: `errors.py`, `manifest.py` and `bundle.py` (what the device was given), `device.py`, `budget.py` and
 `footprint.py` (what it has and what is needed), `costs.py` (how long that takes, by what `calibrate/` has measured),
@@ -23,6 +24,7 @@ from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.device import DeviceProfile, probe_device
 from tam_edge.runtime.errors import (
     BundleError,
+    BusyError,
     DeadlineError,
     EngineError,
     MemoryLimitError,
@@ -33,6 +35,10 @@ from tam_edge.runtime.errors import (
     VideoError,
 )
 from tam_edge.runtime.inductor import TaskEstimate
+from tam_edge.runtime.live.answers import LiveAnswer, LiveEvidence, LiveStream
+from tam_edge.runtime.live.events import LiveEvent, LiveStatus
+from tam_edge.runtime.live.pictures import LivePicture
+from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.plan import Limits, Plan, Rejection, make_plan
 from tam_edge.runtime.session import VideoQA
 from tam_edge.runtime.stream import AnswerStream
@@ -43,6 +49,7 @@ __all__ = [
     "AnswerStream",
     "Bundle",
     "BundleError",
+    "BusyError",
     "DeadlineError",
     "DeviceProfile",
     "EngineError",
@@ -50,6 +57,13 @@ __all__ = [
     "FrameBatch",
     "FramesInMemory",
     "Limits",
+    "Live",
+    "LiveAnswer",
+    "LiveEvent",
+    "LiveEvidence",
+    "LivePicture",
+    "LiveStatus",
+    "LiveStream",
     "MemoryLimit",
     "MemoryLimitError",
     "MissingExtraError",

@@ -60,6 +60,8 @@ class Request:
     """Times of a plan whose frames have to be decoded and encoded."""
     calibrated: Calibrated
     """What is known about this device."""
+    stays_open: bool
+    """Whether the video is a live one, which needs the engines between questions too."""
     deadline_seconds: float | None
     """Most time from the question to the first token; None: as long as it takes."""
     let_go: Callable[[], None]
@@ -72,7 +74,7 @@ def check_start(parts: Parts, limit: MemoryLimit) -> None:
     Raises: MemoryLimitError naming what the smallest plan needs.
     """
     if resident_bytes() + OPENING_BYTES > limit.limit_bytes:
-        check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+        check_least(setting_of(parts, 0, 0, limit, None), _least_case(parts), Thrift())
 
 
 def admitted(
@@ -88,7 +90,7 @@ def admitted(
     least = manifest.least_visual_tokens
 
     def setting() -> Setting:
-        return _setting(parts, features_bytes, video_bytes, limit, request.info)
+        return setting_of(parts, features_bytes, video_bytes, limit, request.info)
 
     def case_of(plan: Plan) -> Case:
         prompt = request.prompt_of(plan)
@@ -140,8 +142,8 @@ def fitting_under(parts: Parts, limit: MemoryLimit) -> Callable[[Case, Thrift], 
 
     Raises: MemoryLimitError if not even the smallest does.
     """
-    check_least(_setting(parts, 0, 0, limit, None), _least_case(parts), Thrift())
-    return lambda case, thrift: _setting(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
+    check_least(setting_of(parts, 0, 0, limit, None), _least_case(parts), Thrift())
+    return lambda case, thrift: setting_of(parts, 0, 0, limit, None).peak(case, thrift) <= limit.limit_bytes
 
 
 def _start(request: Request, parts: Parts) -> Thrift:
@@ -152,7 +154,8 @@ def _start(request: Request, parts: Parts) -> Thrift:
     return Thrift(
         decode_ahead=overlap.decode_ahead,
         language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
-        chunk_frames=chunk_frames(info),
+        chunk_frames=1 if request.stays_open else chunk_frames(info),  # live frames come one by one
+        stays_open=request.stays_open,
         features_bytes=request.kept_features_bytes,
     )
 
@@ -234,9 +237,10 @@ def _least_case(parts: Parts) -> Case:
     return Case(visual_tokens=manifest.least_visual_tokens, room_tokens=manifest.language.max_output_tokens)
 
 
-def _setting(
+def setting_of(
     parts: Parts, features_bytes: int, video_bytes: int, limit: MemoryLimit, info: VideoInfo | None
 ) -> Setting:
+    """What a question is fitted into, as the process stands now."""
     standing = held_now(
         parts.open_bytes(),
         parts.code_bytes(),

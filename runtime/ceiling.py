@@ -196,9 +196,9 @@ def _possible_before_cells(setting: Setting, thrift: Thrift) -> Iterator[tuple[s
     if frames > 1:
         half = frames // 2
         yield f"{frames} frames at once", f"{half} at a time", replace(thrift, chunk_frames=half)
-    if not thrift.in_turn:
+    if not thrift.in_turn and not thrift.stays_open:
         yield "vision and language model open at once", "one after the other", replace(thrift, in_turn=True)
-    if not thrift.close_inductor:
+    if not thrift.close_inductor and not thrift.stays_open:
         yield "the Inductor kept open", "opened for each question", replace(thrift, close_inductor=True)
     if thrift.features_bytes:
         smaller = thrift.features_bytes // FEATURE_STEPS if thrift.features_bytes >= FEATURE_STEPS * MIB else 0

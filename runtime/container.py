@@ -21,10 +21,11 @@ SEEKABLE = frozenset({ISO_MEDIA, "matroska,webm", "mpegts", "flv"})
 INDEXED = frozenset({ISO_MEDIA, "matroska,webm"})
 """Containers whose index lists key frames without gaps, as far as it reaches."""
 # Playlists and scripts are left out: FFmpeg would open whatever they name. So is text, which it would draw.
-_CONTAINERS = (
+CONTAINERS = (
     f"{ISO_MEDIA},matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,gif,apng,nut,mxf,dv,rm,wtv,vob,swf,nsv,"
     "h264,hevc,vvc,av1,obu,ivf,m4v,h263,mpegvideo,vc1,mjpeg,yuv4mpegpipe,mp3,wav,flac,aac,aiff,amr,ac3,w64,caf,au"
 )
+"""FFmpeg's names of the containers that are read."""
 _ISO_MEDIA_BOXES = frozenset({b"ftyp", b"mdat", b"free", b"wide", b"skip", b"moov", b"moof"})
 
 
@@ -45,7 +46,7 @@ def open_stream(path: Path, source: str, threads: int) -> OpenFile:
     """
     import av
 
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
         container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:

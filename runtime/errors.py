@@ -9,6 +9,7 @@
   x DeadlineError
   x EngineError
   x MissingExtraError
+  x BusyError
 
 The message is always one printable line: what was wrong, and what to do about it.
 """
@@ -90,6 +91,10 @@ class MissingExtraError(TamEdgeError):
         """Say what needs the `extra` and how to install it."""
         self.extra: str = extra
         super().__init__(f"{needed_by} needs the extra '{extra}': pip install 'tam-edge[{extra}]'")
+
+
+class BusyError(TamEdgeError):
+    """More questions are waiting than the queue holds: ask again later. A server answers 503."""
 
 
 def _one_line(text: str) -> str:

@@ -83,6 +83,8 @@ class Thrift:
     """Whether vision is closed before the language model opens, and the other way round."""
     close_inductor: bool = False
     """Whether the Inductor is closed once it has classified."""
+    stays_open: bool = False
+    """Whether every engine stays open whatever that takes: a live session looks on. Nothing is closed then."""
     features_bytes: int = 64 * MIB
     """Most patch features kept for later questions."""
     attention: int = 0

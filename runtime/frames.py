@@ -54,6 +54,8 @@ class VideoInfo:
     """What decoding it takes; None where nothing is decoded."""
     access: FrameAccess | None = None
     """How its frames are reached; None for what is not one video file."""
+    times_seconds: tuple[float, ...] | None = None
+    """The only times at which there are frames, rising; None: there is one at any time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

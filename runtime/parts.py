@@ -95,7 +95,10 @@ class Parts:
 
     def encoder(self, plan: Plan) -> Encoder:
         """The encoder the plan's strategy names."""
-        name = self.encoder_name(plan)
+        return self.encoder_named(self.encoder_name(plan))
+
+    def encoder_named(self, name: str) -> Encoder:
+        """The encoder of this name."""
         engines = self.bundle.manifest.encoders[name].engines
         return Encoder(self.bundle, name, self._engine(f"encoders.{name}.engines", engines))
 

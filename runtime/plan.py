@@ -23,12 +23,13 @@ from tam_edge.runtime.routing import (
     Group,
     Route,
     Routing,
-    candidate_times,
     choose_times,
+    clip_times,
     frame_cap,
     preferred_grid,
     route,
     route_by_hand,
+    spread_times,
 )
 from tam_edge.runtime.sequence import STILL_SECONDS
 from tam_edge.runtime.tiles import Way, layout_of, still_tokens, ways_to_see
@@ -271,7 +272,8 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
     sure = estimate.confidence >= routing.confidence_threshold
     group: Group = rule.group if sure else "balanced"
     budget, budget_from = _budget(manifest, limits)
-    candidates = tuple(info.start_seconds + t for t in candidate_times(duration, info.frame_count, routing))
+    candidates = clip_times(info.start_seconds, duration, info.frame_count, info.times_seconds, routing)
+    choose = choose_times if info.times_seconds is None else spread_times
     decided = _route(group, duration, len(candidates), budget - manifest.closing_tokens, routing, limits)
     return Choice(
         rule=rule,
@@ -281,7 +283,7 @@ def _choose(estimate: TaskEstimate, info: VideoInfo, manifest: Manifest, limits:
         by_hand=tuple(name for name in ("frames", "grid") if getattr(limits, name) is not None),
         preferred_grid=preferred_grid(group, duration, routing),
         rung=routing.rung(decided.grid),
-        times=choose_times(candidates, decided.frames),
+        times=choose(candidates, decided.frames),
         available=len(candidates),
         closing_tokens=manifest.closing_tokens,
         start_seconds=info.start_seconds,

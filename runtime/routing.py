@@ -7,6 +7,7 @@ data of the bundle, not code: another ladder, budget or task type is another `Ro
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -125,6 +126,43 @@ def candidate_times(duration_seconds: float, frame_count: int | None, routing: R
     first = frame_seconds / 2 if available < by_rate else 0.0
     step = (duration_seconds - frame_seconds) / max(1, count - 1)
     return tuple(first + i * step for i in range(count))
+
+
+def clip_times(
+    start_seconds: float,
+    duration_seconds: float,
+    frame_count: int | None,
+    only_at: tuple[float, ...] | None,
+    routing: Routing,
+) -> tuple[float, ...]:
+    """The list of `candidate_times` as the source counts them; of a source with frames `only_at` some times, those.
+
+    There it has at most as many, spread over the clip as evenly as they lie.
+    """
+    times = candidate_times(duration_seconds, frame_count, routing)
+    if only_at is None:
+        return tuple(start_seconds + time for time in times)
+    return spread_times(only_at, min(len(times), len(only_at)))
+
+
+def spread_times(candidates: tuple[float, ...], frames: int) -> tuple[float, ...]:
+    """`frames` of `candidates`, which may lie unevenly, as evenly in time as can be: first and last included.
+
+    Each is the nearest to its place among those that leave enough for the others; a single one is the middle.
+    """
+    first, last = candidates[0], candidates[-1]
+    if frames == 1:
+        return (min(candidates, key=lambda time: abs(time - (first + last) / 2)),)
+    chosen, low = list[float](), 0
+    for place in range(frames):
+        wanted = first + place * (last - first) / (frames - 1)
+        high = len(candidates) - (frames - place)  # the last that leaves enough
+        at = bisect_left(candidates, wanted, low, high)
+        if at > low and wanted - candidates[at - 1] < candidates[at] - wanted:
+            at -= 1
+        chosen.append(candidates[at])
+        low = at + 1
+    return tuple(chosen)
 
 
 def choose_times(candidates: tuple[float, ...], frames: int) -> tuple[float, ...]:

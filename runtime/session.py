@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
-from tam_edge.runtime.budget import MIB, MemoryLimit, give_back, memory_limit, peak_resident_bytes, steady_heap
+from tam_edge.runtime.budget import MemoryLimit, give_back, memory_limit, peak_resident_bytes, steady_heap
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.calibration import Calibrated, place_of, read_rates
 from tam_edge.runtime.ceiling import Admission
@@ -19,19 +19,19 @@ from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.history import Asked, Turn, check_history
 from tam_edge.runtime.inductor import TaskEstimate, check_question
+from tam_edge.runtime.kept import Kept
 from tam_edge.runtime.language import GenerationOptions
+from tam_edge.runtime.live.inside import LiveOptions, start
+from tam_edge.runtime.live.session import Live
+from tam_edge.runtime.live.sources import LiveInput
 from tam_edge.runtime.parts import Parts
-from tam_edge.runtime.plan import Limits, Plan, make_plan
-from tam_edge.runtime.preference import SeenPlans, prefer_seen
+from tam_edge.runtime.plan import Limits, Plan
 from tam_edge.runtime.prompt import check_room
 from tam_edge.runtime.prompting import Prompts
 from tam_edge.runtime.stream import AnswerStream
+from tam_edge.runtime.turns import Turns
 from tam_edge.runtime.video import Source, Video, open_video
-from tam_edge.runtime.view import View, fresh_times, look, view_key
-from tam_edge.runtime.vision import FeatureCache
-
-FEATURE_CACHE_BYTES = 64 * MIB
-"""Most patch features kept for later questions; fewer where the memory ceiling is low."""
+from tam_edge.runtime.view import fresh_times, look
 
 
 class VideoQA:
@@ -48,9 +48,9 @@ class VideoQA:
         self._parts = parts
         self._prompts = Prompts(parts)
         self._prompt = self._prompts.prompt
-        self._features = FeatureCache(FEATURE_CACHE_BYTES)
-        self._view: View | None = None  # what the language model's visual prefix shows
-        self._seen = SeenPlans()
+        self._kept = Kept(parts, self._prompts)
+        self._turns = Turns()  # at the engines; a live session looks on between the pieces of an answer
+        self._lives: list[Live] = []
         self._stream: AnswerStream | None = None  # the one whose question stands in the language model
         check_start(parts, limit)
 
@@ -84,12 +84,36 @@ class VideoQA:
         """
         return open_video(source, start=start, end=end, threads=self._parts.threads)
 
+    def live(
+        self,
+        source: LiveInput,
+        *,
+        horizon: float | str = "10min",
+        rate: float | None = None,
+        queue: int = 8,
+        every_frame: bool = False,
+        keep_ready: bool = True,
+    ) -> Live:
+        """Look at a live source from now on, to be asked about any moment as far back as `horizon`.
+
+        A `source` is a camera's number or /dev/video0, csi://0, a GStreamer pipeline, an rtsp:// or http:// address, a
+        file, which plays at its own speed, or an iterable of frames or (frame, seconds). The newest frame wins, unless
+        `every_frame` of an iterable is to wait to be looked at. The other options: `LiveOptions`.
+
+        Raises: VideoError if no frame comes; MemoryLimitError, UsageError, EngineError.
+        """
+        options = LiveOptions(horizon, rate, queue, every_frame, keep_ready)
+        inside = start(source, options, self._parts, self.limit, self._turns)
+        self._lives = [*(live for live in self._lives if not live.closed), Live(self, self._kept, self._turns, inside)]
+        return self._lives[-1]
+
     def classify(self, questions: Sequence[str]) -> list[TaskEstimate]:
         """Task type of each question, in order.
 
         Raises: QuestionError, EngineError.
         """
-        return self._parts.inductor().classify(questions)
+        with self._turns:
+            return self._parts.inductor().classify(questions)
 
     def plan(
         self,
@@ -110,7 +134,8 @@ class VideoQA:
         clock, seconds = StageClock(), checked_deadline(deadline, self.calibrated)
         options = GenerationOptions(self.bundle.manifest.language.max_output_tokens)
         wishes = Limits(None, frames, grid, strategy)
-        return self._admitted(video, check_question(question), (), options, None, wishes, seconds, clock).plan
+        with self._turns:
+            return self._admitted(video, check_question(question), (), options, None, wishes, seconds, clock).plan
 
     def stream(
         self,
@@ -146,24 +171,26 @@ class VideoQA:
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
         wishes = Limits(None, frames, grid, strategy)
-        admission = self._admitted(video, question, turns, options, plan, wishes, seconds, clock)
-        check_room(self._prompt(admission.plan, Asked(question)), manifest.language, options.max_tokens)
-        asked = self._prompts.with_history(admission.plan, question, turns, options.max_tokens)
-        self._stop()
-        self._stream = AnswerStream(admission.plan, self._pieces(video, asked, admission, options, clock))
-        return self._stream
+        with self._turns:
+            admission = self._admitted(video, question, turns, options, plan, wishes, seconds, clock)
+            check_room(self._prompt(admission.plan, Asked(question)), manifest.language, options.max_tokens)
+            asked = self._prompts.with_history(admission.plan, question, turns, options.max_tokens)
+            self._stop()
+            pieces = self._pieces(video, asked, admission, options, clock)
+            self._stream = AnswerStream(admission.plan, pieces, self._turns)
+            return self._stream
 
     def _pieces(
         self, video: Video, asked: Asked, admission: Admission, options: GenerationOptions, clock: StageClock
     ) -> Generator[str, None, Answer]:
         """The stages after the plan, in order; what an earlier question left is not done again."""
         plan, thrift = admission.plan, admission.thrift
-        view = self._held_view(video, plan, asked, options)
+        view = self._kept.held_view(video, plan, asked, options)
         kept = 0 if view is None else self._parts.language().prefix_tokens
         if view is None:
             self._make_room(video, thrift)
             with self._parts.language_beside(clock, wanted=thrift.language_beside):
-                view, tokens = look(video, plan, self._parts, self._features, clock, thrift)
+                view, tokens = look(video, plan, self._parts, self._kept.features_of(video), clock, thrift)
             if thrift.in_turn:
                 self._parts.close_stage("vision")
             clock.note_bytes("vision")
@@ -172,7 +199,7 @@ class VideoQA:
                 language = self._parts.language()
             prompt = self._prompt(view.seen_of(plan), asked)
             with clock.stage("prefill"):
-                self._view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
+                self._kept.view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
                 room = prompt.text_tokens + options.max_tokens
                 language.see(
                     prompt.before,
@@ -183,11 +210,11 @@ class VideoQA:
                     spare=not thrift.no_spare_cells,
                     way=admission.attention,
                 )
-                self._view = view
+                self._kept.view = view
         language = self._parts.language()
         seen = view.seen_of(plan)
         if seen is plan:
-            self._seen.add(video.info.identity, admission.decided)
+            self._kept.plans.add(video.info.identity, admission.decided)
         with clock.stage("prefill"):
             prompt = self._prompt(seen, asked)
             kept += language.read(prompt.after, prompt.earlier)
@@ -253,16 +280,17 @@ class VideoQA:
         """
         if self.bundle.manifest.encoders != other.bundle.manifest.encoders:
             raise UsageError("patch features can be shared between bundles with the same encoders only")
-        self._features = other._features
+        self._kept.features = other._kept.features
 
     def forget(self) -> None:
         """Let go of what earlier questions have left, but for the engines; the next answer is as the first."""
         self._stop()
-        self._view, self._seen = None, SeenPlans()
-        self._features = FeatureCache(FEATURE_CACHE_BYTES)
+        self._kept.forget()
 
     def close(self) -> None:
-        """Free every engine; closing twice is fine."""
+        """Free every engine, and end live sessions; closing twice is fine."""
+        for live in self._lives:
+            live.close()
         self._let_go()
         self._parts.close()
 
@@ -291,32 +319,33 @@ class VideoQA:
             max_tokens=options.max_tokens,
             given=given,
             wishes=wishes,
-            decide=lambda estimate, limits: self._decide(estimate, video, limits, follow_up=bool(turns)),
+            decide=lambda estimate, limits: self._kept.decide(estimate, video, limits, follow_up=bool(turns)),
             prompt_of=lambda plan: self._prompt(plan, Asked(question)),
             history_tokens=lambda plan: self._prompts.history_tokens(plan, question, turns, options.max_tokens),
-            seen=lambda plan: self._is_seen(video, plan, question, turns, options),
-            kept_features_bytes=self._features.most_bytes,
-            fresh=lambda plan: fresh_times(video, plan, self._parts, self._features),
+            seen=lambda plan: self._kept.is_seen(video, plan, question, turns, options),
+            kept_features_bytes=self._kept.keeps_bytes(video),
+            fresh=lambda plan: fresh_times(video, plan, self._parts, self._kept.features_of(video)),
             calibrated=self.calibrated,
+            stays_open=any(not live.closed for live in self._lives),
             deadline_seconds=seconds,
             let_go=self._let_go,
         )
-        return admitted(request, self._parts, self._features.held_bytes, video.held_bytes, self.limit, clock)
+        return admitted(request, self._parts, self._kept.features.held_bytes, video.held_bytes, self.limit, clock)
 
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""
-        self._features.resize(thrift.features_bytes)
+        self._kept.features.resize(thrift.features_bytes)
         video.decode_with(thrift.decoder_threads or self._parts.threads)
         if thrift.close_inductor:
             self._parts.close_stage("inductor")
         if thrift.in_turn:
-            self._view = None
+            self._kept.view = None
             self._parts.close_stage("language")
 
     def _let_go(self) -> None:
         """Close the engines that earlier questions have left open, but for the Inductor."""
         self._stop()
-        self._view = None
+        self._kept.view = None
         self._parts.close_stage("vision")
         self._parts.close_stage("language")
 
@@ -324,28 +353,3 @@ class VideoQA:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _decide(self, estimate: TaskEstimate, video: Video, limits: Limits, *, follow_up: bool = False) -> Plan:
-        manifest, seen = self.bundle.manifest, self._seen.of(video.info.identity)
-        ruled = make_plan(estimate, video.info, manifest, limits)
-        in_model = bool(seen and self._view is not None and self._view.key == view_key(video, seen[0]))
-        follows = follow_up and self._prompts.texts(ruled).follow_up is not None
-        return prefer_seen(
-            ruled, estimate, video.info, manifest, limits, seen, last_in_model=in_model, follow_up=follows
-        )
-
-    def _held_view(self, video: Video, plan: Plan, asked: Asked, options: GenerationOptions) -> View | None:
-        """What an earlier question left in the language model, if it is what this plan looks at and leaves room."""
-        view = self._view
-        if view is None or view.key != view_key(video, plan):
-            return None
-        needed = self._prompt(view.seen_of(plan), asked).text_tokens + options.max_tokens
-        return view if self._parts.language().room >= needed else None
-
-    def _is_seen(
-        self, video: Video, plan: Plan, question: str, turns: Sequence[Turn], options: GenerationOptions
-    ) -> bool:
-        if self._view is None or self._view.key != view_key(video, plan):
-            return False
-        asked = self._prompts.with_history(plan, question, turns, options.max_tokens)
-        return self._held_view(video, plan, asked, options) is not None

@@ -8,15 +8,17 @@ from types import TracebackType
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.plan import Plan
+from tam_edge.runtime.turns import Turns
 
 
 class AnswerStream(Iterator[str]):
     """The pieces of an answer; work is done while it is iterated over."""
 
-    def __init__(self, plan: Plan, pieces: Generator[str, None, Answer]) -> None:
+    def __init__(self, plan: Plan, pieces: Generator[str, None, Answer], turns: Turns) -> None:
         self.plan = plan
         """What will be looked at."""
         self._pieces = pieces
+        self._turns = turns  # at the engines, for each piece anew
         self._answer: Answer | None = None
 
     @property
@@ -32,14 +34,16 @@ class AnswerStream(Iterator[str]):
     def __next__(self) -> str:
         """Return the next piece; joined they are the answer's text."""
         try:
-            return next(self._pieces)
+            with self._turns:
+                return next(self._pieces)
         except StopIteration as stop:
             self._answer = stop.value if self._answer is None else self._answer
             raise
 
     def close(self) -> None:
         """Stop the work; closing twice, or after the end, is fine."""
-        self._pieces.close()
+        with self._turns:
+            self._pieces.close()
 
     def __enter__(self) -> AnswerStream:
         return self

@@ -57,6 +57,11 @@ class UprightRgb:
         self._turned = turned
         self._reformatter = VideoReformatter()
 
+    @property
+    def lying(self) -> bool:
+        """Whether rows and columns change places."""
+        return self._turned.lying
+
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return [H, W, 3] RGB as shown, whatever pixel format the codec uses."""
         # One thread: starting others takes longer than the conversion, and rows do not depend on who makes them.

@@ -10,13 +10,13 @@ from tam_edge.runtime.answer import Evidence, StageClock
 from tam_edge.runtime.beside import Ahead
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.footprint import Thrift
-from tam_edge.runtime.frames import FrameBatch, Video
+from tam_edge.runtime.frames import FrameBatch, OpenedVideo, Video, VideoInfo
 from tam_edge.runtime.parts import Parts
 from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.reasons import interval_seconds
 from tam_edge.runtime.stills import look_at_stills
 from tam_edge.runtime.strategies import VisualTokens
-from tam_edge.runtime.vision import FeatureCache, PatchFeatures, chunk_frames, encode_all, encode_at
+from tam_edge.runtime.vision import Features, PatchFeatures, chunk_frames, encode_all, encode_at
 
 AS_USUAL = Thrift()
 """One thing after the other, chunks of the usual size."""
@@ -53,13 +53,23 @@ class View:
         )
 
 
+class SeenVideo(OpenedVideo):
+    """A video whose frames went through the encoder before anybody asked: nothing of it is decoded."""
+
+    def __init__(self, info: VideoInfo, features: Features) -> None:
+        """Take what is known about it and what the encoder made of it."""
+        super().__init__(info)
+        self.features = features
+        """Patch features of every frame there is."""
+
+
 def view_key(video: Video, plan: Plan) -> Hashable:
     """What decides the visual tokens: the video, the times, how they are projected, and where they lie in the clip."""
     extent = (plan.start_seconds, plan.duration_seconds)
     return (video.info.identity, plan.strategy, plan.grid, plan.images, plan.timestamps_seconds, extent)
 
 
-def fresh_times(video: Video, plan: Plan, parts: Parts, cache: FeatureCache) -> tuple[float, ...]:
+def fresh_times(video: Video, plan: Plan, parts: Parts, cache: Features) -> tuple[float, ...]:
     """Times of the plan whose frames have to be decoded and encoded."""
     times = plan.timestamps_seconds
     return times if plan.images is not None else cache.lacking(video.info.identity, times, parts.encoder_name(plan))
@@ -69,7 +79,7 @@ def look(
     video: Video,
     plan: Plan,
     parts: Parts,
-    cache: FeatureCache,
+    cache: Features,
     clock: StageClock,
     thrift: Thrift = AS_USUAL,
 ) -> tuple[View, VisualTokens]:

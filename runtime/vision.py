@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,29 @@ class Encoder:
     def spec(self) -> EncoderSpec:
         """What the manifest says about it."""
         return self.bundle.manifest.encoders[self.name]
+
+
+class Features(Protocol):
+    """Patch features of single frames that are there already."""
+
+    hits: int
+    """Frames that were asked for and held."""
+
+    def get(self, identity: str, time_seconds: float, encoder: str) -> PatchFeatures | None:
+        """Features [1, S * S, D] of the frame that a video (`identity`) shows at a time, if they are held."""
+        ...
+
+    def lacking(self, identity: str, times: Sequence[float], encoder: str) -> tuple[float, ...]:
+        """Those of a video's `times` whose frames are not held."""
+        ...
+
+    def put(self, identity: str, time_seconds: float, frame: PatchFeatures, keep: Container[float] = ()) -> None:
+        """Offer the features of one frame, which may be held for later."""
+        ...
+
+    def forget(self, identity: str) -> None:
+        """Drop everything about a video."""
+        ...
 
 
 class FeatureCache:
@@ -174,7 +198,7 @@ def encode_at(
     identity: str,
     encoder: str,
     encode_missing: Callable[[Sequence[float]], Generator[PatchFeatures, None, None]],
-    cache: FeatureCache,
+    cache: Features,
 ) -> Generator[PatchFeatures, None, None]:
     """Patch features of a video's frames at `times`, one frame at a time, by the encoder of this name.
 

@@ -1,5 +1,6 @@
 """What every test file shares: a cache folder of its own and the skip that CI forbids."""
 
+import glob
 import os
 import shutil
 import signal
@@ -19,8 +20,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("tam-edge", deadline=None, derandomize=bool(os.environ.get("TAM_EDGE_REQUIRE")))
 settings.load_profile("tam-edge")
 
-PROGRAM_OF_PACKAGE = {"chromium": "chromium"}
-"""Debian package a test may need -> the program it brings; .ci/run installs the packages."""
+PROGRAM_OF_PACKAGE = {
+    "chromium": "chromium",
+    "gstreamer1.0-tools": "gst-launch-1.0",
+    "gstreamer1.0-plugins-good": "/usr/lib/*/gstreamer-1.0/libgstjpeg.so",
+    "gir1.2-gst-rtsp-server-1.0": "/usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib",
+    "python3-gi": "/usr/lib/python3/dist-packages/gi/__init__.py",
+}
+"""Debian package a test may need -> the program or file it brings; .ci/run installs the packages."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,7 +44,8 @@ def require() -> Callable[[str], Path]:
     """Give ``require("chromium")``: the program's path, else a skip by name, or a failure under TAM_EDGE_REQUIRE."""
 
     def program_of(package: str) -> Path:
-        found = shutil.which(PROGRAM_OF_PACKAGE[package])
+        wanted = PROGRAM_OF_PACKAGE[package]
+        found = next(iter(glob.glob(wanted)), None) if wanted.startswith("/") else shutil.which(wanted)  # noqa: PTH207
         if found:
             return Path(found)
         if os.environ.get("TAM_EDGE_REQUIRE"):

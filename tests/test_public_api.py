@@ -14,6 +14,7 @@ FOLDER = Path(runtime.__file__).parent
 PUBLIC_METHODS = {
     "load": "(bundle=None, *, memory=None, device='auto', threads=None)",
     "open": "(self, source, *, start=None, end=None)",
+    "live": "(self, source, *, horizon='10min', rate=None, queue=8, every_frame=False, keep_ready=True)",
     "classify": "(self, questions)",
     "plan": "(self, video, question, *, deadline=None, strategy=None, frames=None, grid=None)",
     "stream": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
@@ -89,7 +90,7 @@ def is_text(node):
 
 def test_errors_are_one_family_with_two_exit_codes():
     errors = [getattr(runtime, name) for name in runtime.__all__ if name.endswith("Error")]
-    assert len(errors) == 9
+    assert len(errors) == 10
     assert all(issubclass(error, runtime.TamEdgeError) for error in errors)
     assert {error.exit_code for error in errors} == {1, 2}
     assert issubclass(runtime.QuestionError, runtime.UsageError)

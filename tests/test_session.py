@@ -294,7 +294,7 @@ def test_the_same_questions_get_the_same_plans_whatever_the_cache_holds(folder, 
     plans = []
     for cached in (True, False):
         with VideoQA.load(folder, threads=1) as qa:
-            qa._features = qa._features if cached else FeatureCache(0)
+            qa._kept.features = qa._kept.features if cached else FeatureCache(0)
             video = qa.open(clip)
             answers = [qa.ask(video, question, max_tokens=1) for question in questions]
         plans.append([replace(answer.plan, predicted_bytes=None) for answer in answers])
