@@ -176,23 +176,22 @@ class Parts:
         """Code of each backend's library that has been read in."""
         return code_bytes(self._read_in.values())
 
-    def close_stage(self, stage: Stage) -> None:
-        """Free the engines of a stage; they open again when they are needed."""
-        for role in [role for role in self._opened if _stage(role) == stage]:
+    def close_stage(self, *stages: Stage) -> None:
+        """Free the engines of these stages; they open again when they are needed."""
+        for role in [role for role in self._opened if _stage(role) in stages]:
             del self._opened[role]
             if role in self._engines:
                 self._engines.pop(role).close()
-        if stage == "inductor":
+        if "inductor" in stages:
             self._inductor = None
-        if stage == "language" and self._language is not None:
+        if "language" in stages and self._language is not None:
             self._language.close()
             self._language = None
 
     def close(self) -> None:
         """Free everything; closing twice is fine."""
         self._closed = True
-        for stage in get_args(Stage):
-            self.close_stage(stage)
+        self.close_stage(*get_args(Stage))
         self._tokenizers.clear()
         self._strategies.clear()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
@@ -297,9 +296,7 @@ class VideoQA:
     def __enter__(self) -> VideoQA:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _admitted(
@@ -346,10 +343,8 @@ class VideoQA:
         """Close the engines that earlier questions have left open, but for the Inductor."""
         self._stop()
         self._kept.view = None
-        self._parts.close_stage("vision")
-        self._parts.close_stage("language")
+        self._parts.close_stage("vision", "language")
 
     def _stop(self) -> None:
         if self._stream is not None:
             self._stream.close()
-            self._stream = None
