@@ -17,7 +17,7 @@ help:
 	@echo "make setup       .venv with what 'tam-edge run' needs (builds llama.cpp once)"
 	@echo "make demo        asks the bundled model about the bundled video"
 	@echo "make test        adds the extras and runs the tests"
-	@echo "make bench       asks random questions under random memory ceilings and deadlines, and reports whether they were kept"
+	@echo "make bench       asks random questions under random memory ceilings and deadlines, and about clips of 10 s and 10 h"
 	@echo "make bench-overlap  measures what running decoding, vision and loading beside each other saves"
 	@echo "make check       formatting, lint, types, import rules"
 	@echo "make fmt         formats and fixes what can be fixed"
@@ -38,6 +38,7 @@ RUNS ?= 60
 bench: .venv/.all
 	PYTHONPATH=tests $(BIN)/python -m bench_ceiling --runs $(RUNS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
 	PYTHONPATH=tests $(BIN)/python -m bench_deadline --runs $(RUNS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(VIDEOS)
+	PYTHONPATH=tests $(BIN)/python -m bench_length $(if $(BUNDLE),--bundle $(BUNDLE))
 
 ROUNDS ?= 15
 bench-overlap: .venv/.all

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,8 @@ LLAMA_BYTES = 24 * 1024**2
 QUICK_SECONDS = 5.0
 """A size that runs longer than this is run once."""
 RUNS = 3
-LARGE_FILE_BYTES = 2 << 30
-"""A language model above this is measured with few cells only; the rest of the line follows."""
+LONG_SECONDS = 10.0
+"""A language model's largest size follows from the line through the two before where filling one took longer."""
 WAYS: tuple[Attention, ...] = ("plain", "flash", "q8_0")
 
 
@@ -68,6 +68,28 @@ def language_figures(path: Path, context: int) -> Figures:
         EngineError: the model cannot be opened or run.
     """
     return _in_a_child({"path": str(path), "backend": "gguf", "context": context})
+
+
+def cells_curve(
+    engine: LlamaCppEngine, sizes: Sequence[int], way: Attention, *, long_seconds: float = LONG_SECONDS
+) -> tuple[Sized, ...]:
+    """What filling so many cells takes beside the cells themselves, up to the size that takes longer than that.
+
+    From there the line through the last two goes on to the largest.
+
+    Raises:
+        EngineError: this model cannot attend in that way.
+    """
+    points, cell_bytes = list[Sized](), engine.cell_bytes(way)
+    for cells in sizes:
+        start = time.perf_counter()
+        points.append(_filled(engine, cells, way, cell_bytes))
+        if time.perf_counter() - start > long_seconds and len(points) > 1 and cells < sizes[-1]:
+            before, last = points[-2:]
+            slope = max(0.0, (last.bytes - before.bytes) / (last.size - before.size))
+            points.append(Sized(size=sizes[-1], bytes=round(last.bytes + slope * (sizes[-1] - last.size))))
+            break
+    return tuple(points)
 
 
 def counted_language_figures(file_bytes: int, config: LanguageConfig, context: int, *, exact: bool = False) -> Figures:
@@ -149,20 +171,18 @@ def _language(path: Path, context: int) -> Figures:
     engine.release()
     give_back()
     idle = _now()
-    # small contexts first; where filling a large one would take hours, the line through two small ones goes on
-    most = min(context, 2 * CELLS_STEP) if mapped > LARGE_FILE_BYTES else context
-    sizes = sorted({max(CELLS_STEP, most // part // CELLS_STEP * CELLS_STEP) for part in (8, 4, 2, 1)})
+    most = max(1, context // CELLS_STEP)
+    sizes = sorted({CELLS_STEP * min(most, 2**power) for power in range(most.bit_length() + 1)})
     curves: dict[str, tuple[Sized, ...]] = {}
     cell_bytes: dict[str, int] = {}
     for way in WAYS:
         plain = [cells for cells in sizes if engine.way_for(cells) == "plain"]
         try:
-            each = engine.cell_bytes(way)
-            points = tuple(_filled(engine, cells, way, each) for cells in (plain if way == "plain" else sizes))
+            points = cells_curve(engine, plain if way == "plain" else sizes, way)
         except EngineError:
             continue  # not for this model
         if points:
-            curves[way], cell_bytes[way] = points, each
+            curves[way], cell_bytes[way] = points, engine.cell_bytes(way)
     own = idle.own_bytes - before.own_bytes + mapped
     return _figures(before, idle, _now(), max(opened, own), own, curves, cell_bytes, mapped)
 

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tam_edge.runtime.answer import StageClock
-from tam_edge.runtime.budget import MIB, MemoryLimit, resident_bytes
+from tam_edge.runtime.budget import MIB, MemoryLimit, resident_bytes, size_text
 from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
 from tam_edge.runtime.costs import State, predict
 from tam_edge.runtime.deadline import Option, best_in_time, smaller_plans
 from tam_edge.runtime.device import usable_cpus
 from tam_edge.runtime.errors import MemoryLimitError
-from tam_edge.runtime.footprint import Case, Thrift
+from tam_edge.runtime.footprint import Case, Thrift, stage_bytes
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.manifest import Manifest
@@ -62,6 +62,8 @@ class Request:
     """What is known about the speed of this device."""
     deadline_seconds: float | None
     """Most time from the question to the first token; None: as long as it takes."""
+    let_go: Callable[[], None]
+    """Closes the engines that earlier questions have left open, vision's and the language model."""
 
 
 def check_start(parts: Parts, limit: MemoryLimit) -> None:
@@ -119,13 +121,15 @@ def admitted(
             return _in_time(request, parts, now, found, case_of, start, clock, lambda _: [])
         unknown = TaskEstimate(request.question, manifest.routing.tasks[0].name, 0.0, {})
         smallest = case_of(plan_for(unknown, least))  # before the process is looked at: it loads a tokenizer
-        check_least(setting(), smallest, start)
+        made_way = _make_way(request, setting(), smallest)
+        check_least(setting(), case_of(plan_for(unknown, least)), start)
         inductor = parts.inductor()
     with clock.stage("inductor"):
         [estimate] = inductor.classify([request.question])
     clock.note_bytes("inductor")
     now = setting()
     found = admit(now, lambda tokens: plan_for(estimate, tokens), case_of, least, start)
+    found = replace(found, plan=replace(found.plan, rejections=(*made_way, *found.plan.rejections)))
     return _in_time(
         request, parts, now, found, case_of, start, clock, lambda wanted: _smaller(request, manifest, estimate, wanted)
     )
@@ -201,6 +205,17 @@ def _in_time(
     stages["load"] += spent.load
     told = replace(best.plan, predicted_ms=spent.total + best.prediction.first_token_ms, predicted_stages_ms=stages)
     return replace(best.admission, plan=told)
+
+
+def _make_way(request: Request, now: Setting, smallest: Case) -> tuple[Rejection, ...]:
+    """Close what earlier questions have left open where the Inductor has to open again and there is no room beside."""
+    needed = stage_bytes(now.needs(smallest, Thrift()))["inductor"]
+    left = set(now.standing.open_bytes)
+    if "inductor" in left or not left or needed <= now.limit.limit_bytes:
+        return ()
+    request.let_go()
+    why = f"need {size_text(needed)} beside the Inductor, {size_text(now.limit.limit_bytes)} are allowed: opened again"
+    return (Rejection("engines open from the question before", why, needed),)
 
 
 def _import(setting: Callable[[], Setting], parts: Parts, start: Thrift) -> None:

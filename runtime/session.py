@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tam_edge.runtime.admission import Request, admitted, check_start
 from tam_edge.runtime.answer import Answer, StageClock
-from tam_edge.runtime.budget import MIB, MemoryLimit, give_back, memory_limit, peak_resident_bytes, steady_heap
+from tam_edge.runtime.budget import MemoryLimit, give_back, memory_limit, peak_resident_bytes, steady_heap
 from tam_edge.runtime.bundle import Bundle, default_bundle_path, load_bundle
 from tam_edge.runtime.calibration import Calibrated, place_of, read_rates
 from tam_edge.runtime.ceiling import Admission
@@ -28,10 +28,7 @@ from tam_edge.runtime.prompting import Prompts
 from tam_edge.runtime.stream import AnswerStream
 from tam_edge.runtime.video import Source, Video, open_video
 from tam_edge.runtime.view import View, fresh_times, look, view_key
-from tam_edge.runtime.vision import FeatureCache
-
-FEATURE_CACHE_BYTES = 64 * MIB
-"""Most patch features kept for later questions; fewer where the memory ceiling is low."""
+from tam_edge.runtime.vision import FEATURE_CACHE_BYTES, FeatureCache
 
 
 class VideoQA:
@@ -263,8 +260,7 @@ class VideoQA:
 
     def close(self) -> None:
         """Free every engine; closing twice is fine."""
-        self._stop()
-        self._view = None
+        self._let_go()
         self._parts.close()
 
     def __enter__(self) -> VideoQA:
@@ -300,9 +296,9 @@ class VideoQA:
             fresh=lambda plan: fresh_times(video, plan, self._parts, self._features),
             calibrated=self.calibrated,
             deadline_seconds=seconds,
+            let_go=self._let_go,
         )
-        held = video.held_bytes
-        return admitted(request, self._parts, self._features.held_bytes, held, self.limit, clock)
+        return admitted(request, self._parts, self._features.held_bytes, video.held_bytes, self.limit, clock)
 
     def _make_room(self, video: Video, thrift: Thrift) -> None:
         """Let go of what the plan does without, before its frames are looked at."""
@@ -313,6 +309,13 @@ class VideoQA:
         if thrift.in_turn:
             self._view = None
             self._parts.close_stage("language")
+
+    def _let_go(self) -> None:
+        """Close the engines that earlier questions have left open, but for the Inductor."""
+        self._stop()
+        self._view = None
+        self._parts.close_stage("vision")
+        self._parts.close_stage("language")
 
     def _stop(self) -> None:
         if self._stream is not None:

@@ -22,6 +22,8 @@ from tam_edge.runtime.manifest import EncoderSpec
 
 CHUNK_FRAMES = 8
 """Most frames decoded and encoded at once; engines are measured with as many, and with fewer."""
+FEATURE_CACHE_BYTES = 64 * 1024**2
+"""Most patch features kept for later questions; fewer where the memory ceiling is low."""
 CHUNK_BYTES = 24 * 1024**2
 """Most bytes of decoded frames at once, unless a single frame is larger."""
 

@@ -128,7 +128,7 @@ def test_a_video_that_was_seen_needs_nothing_new(manifest):
     held = Standing(140 * MIB, open_bytes={"inductor": 6 * MIB, "language": 30 * MIB}, threads=2)
     needs = needs_of(manifest, Case(visual_tokens=160, seen=True), held=held)
     assert list(needs) == ["inductor", "language"]
-    assert stage_bytes(needs)["language"] < 143 * MIB
+    assert stage_bytes(needs)["language"] < 145 * MIB
 
 
 def test_threads_hold_memory_of_their_own(manifest):

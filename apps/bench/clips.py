@@ -111,13 +111,27 @@ def number_shown(pixels: NDArray[np.uint8]) -> int:
     return int(((cells.ravel() > 128) << np.arange(16)).sum())
 
 
+def repeat_scene(scene: Path, path: Path, times: int) -> None:
+    """Write the packets of a clip of `SCENE_SECONDS` so many times in a row; the suffix names the container."""
+    import av
+
+    with av.open(str(scene)) as source, av.open(str(path), "w") as container:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        copy = container.add_stream_from_template(stream, opaque=True)
+        scene_ticks = round(SCENE_SECONDS / packets[0].time_base)
+        for repeat in range(times):
+            for packet in packets:
+                container.mux_one(_shifted(packet, repeat * scene_ticks, copy))
+
+
 def _make_whole(spec: ClipSpec, path: Path) -> None:
     draft = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
     try:
         if spec.length == "10s":
             _encode(spec, draft)
         else:
-            _repeat(make_clip(_scene_of(spec), path.parent), draft, LENGTHS_SECONDS[spec.length] // SCENE_SECONDS)
+            repeat_scene(make_clip(_scene_of(spec), path.parent), draft, LENGTHS_SECONDS[spec.length] // SCENE_SECONDS)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -170,19 +184,6 @@ def _painted(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
     bits = (number >> np.arange(16)) & 1
     pixels[: 4 * _CELL_PX, : 4 * _CELL_PX] = np.kron(bits.reshape(4, 4) * 255, np.ones((_CELL_PX, _CELL_PX)))[..., None]
     return pixels
-
-
-def _repeat(scene: Path, path: Path, times: int) -> None:
-    import av
-
-    with av.open(str(scene)) as source, av.open(str(path), "w") as container:
-        stream = source.streams.video[0]
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        copy = container.add_stream_from_template(stream, opaque=True)
-        scene_ticks = round(SCENE_SECONDS / packets[0].time_base)
-        for repeat in range(times):
-            for packet in packets:
-                container.mux_one(_shifted(packet, repeat * scene_ticks, copy))
 
 
 def _shifted(packet: Packet[VideoStream], ticks: int, stream: VideoStream) -> Packet[VideoStream]:

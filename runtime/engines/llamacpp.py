@@ -58,6 +58,7 @@ class LlamaCppEngine:
         self.on_gpu: bool = self._offload(device)
         """Whether its layers are on a GPU."""
         params.n_gpu_layers = -1 if self.on_gpu else 0
+        params.use_extra_bufts = not _has_tiles(self._llama)
         self._model: Any = self._llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise EngineError(f"{path}: llama.cpp cannot open it; the file is damaged or memory is short")
@@ -279,6 +280,12 @@ def load_library() -> Any:
         llama_cpp.llama_log_set(nothing, None)
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def _has_tiles(llama: Any) -> bool:
+    """Whether llama.cpp would multiply 8- and 4-bit weights with AMX: that keeps a second copy of them, beside the
+    mapped file, and dies of an illegal instruction where GCC 12 has built it, as Debian 12's does."""
+    return b"AMX_INT8 = 1" in llama.llama_print_system_info()
 
 
 @contextmanager
