@@ -24,7 +24,7 @@ __all__ = ["FrameBatch", "FramesInMemory", "Source", "Video", "VideoInfo", "open
 Source = str | os.PathLike[str] | FramesInMemory | Sequence["Source"]
 """What can be opened."""
 
-_NO_CAMERAS = "is a live source, and this version answers about files only: record some seconds to a file and name that"
+_NO_CAMERAS = "is a live source: `VideoQA.live` watches those; to ask about a recording, name its file"
 _NOT_FILES = (
     (stat.S_ISDIR, "is a folder: name a video or image file in it"),
     (stat.S_ISCHR, _NO_CAMERAS),

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -507,6 +509,24 @@ def test_while_the_source_is_away_the_answer_says_so(qa):
             wait_for(lambda: live.status.state == "live")
             time.sleep(0.5)
             assert not any("away" in note for note in live.ask("how many people?", last="5min").notes)
+
+
+def test_a_stream_without_frames_is_refused(qa):
+    with pytest.raises(VideoError, match="gave no frame"):
+        qa.live(iter(()))
+
+
+def test_the_robot_loop_of_the_readme_runs(monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def drive" in block]
+    assert len(code.strip().splitlines()) <= 24
+    closing = iter([False, False, True])
+    monkeypatch.setattr("time.sleep", lambda seconds: next(closing) and names["live"].close())
+    names = {"frames": (picture(at) for at in range(30))}
+    exec(compile(code.replace('"/dev/video0"', "frames"), "README.md", "exec"), names)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("connected the program's frames")
+    assert sum(line.endswith("]") and "[" in line for line in said) >= 1
 
 
 def test_a_broken_eye_is_said_when_asked(qa, monkeypatch):

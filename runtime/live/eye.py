@@ -12,6 +12,7 @@ from threading import Event, Thread
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tam_edge.runtime.budget import give_back
 from tam_edge.runtime.errors import TamEdgeError
@@ -32,6 +33,7 @@ ANSWERING_SHARE = 0.2
 SILENT_SECONDS = 10.0
 """Without a frame for so long, the source is given a push."""
 _WAIT_SECONDS = 0.1
+_QUIET_SECONDS = 0.005
 _LATELY = 16
 _TRIM_FRAMES = 64  # frames after which freed memory is given back
 
@@ -93,7 +95,7 @@ class Eye:
         try:
             while not self._stopped.is_set():
                 if self.quiet.is_set() or not self._rested():
-                    self._stopped.wait(0.005)
+                    self._stopped.wait(_QUIET_SECONDS)
                     continue
                 stamped = self._reader.take(self._due, _WAIT_SECONDS)
                 if stamped is None:
@@ -123,17 +125,22 @@ class Eye:
         self._pushed = False
         pixels = stamped.frame.pixels
         picture = small_jpeg(pixels)
-        with self._turns:
-            if self.quiet.is_set():
-                return  # a question came first: by the time it is answered there is a newer frame
-            start = perf_counter()
-            encoder = self._parts.encoder_named(self._window.encoder)
-            batch = FrameBatch(pixels[None], np.array([stamped.seconds]), (self._reader.source.name,))
-            features = encode(batch, encoder)
-            self._window.add(stamped.seconds, features.values[0], picture)
-            if self.seen % _TRIM_FRAMES == 0:
-                give_back(cycles=False)
-            end = perf_counter()
+        while not self._stopped.is_set():
+            with self._turns:
+                if not self.quiet.is_set():  # or a question has come first
+                    self._see(stamped, pixels, picture)
+                    return
+            self._stopped.wait(_QUIET_SECONDS)
+
+    def _see(self, stamped: Stamped, pixels: NDArray[np.uint8], picture: bytes) -> None:
+        start = perf_counter()
+        encoder = self._parts.encoder_named(self._window.encoder)
+        batch = FrameBatch(pixels[None], np.array([stamped.seconds]), (self._reader.source.name,))
+        features = encode(batch, encoder)
+        self._window.add(stamped.seconds, features.values[0], picture)
+        if self.seen % _TRIM_FRAMES == 0:
+            give_back(cycles=False)
+        end = perf_counter()
         self._lately.append((end, end - start))
         self._due = stamped.seconds + (1 - EARLY_SHARE) / self._rate
         self.seen += 1

@@ -79,9 +79,7 @@ class Reader:
             newest = self._newest
         if newest is None:
             self.close()
-            raise self._failure or VideoError(
-                self.source.name, f"gave no frame in {FIRST_FRAME_SECONDS:g} s: is it the right one?"
-            )
+            raise self._failure or VideoError(self.source.name, "gave no frame: is it the right one, and switched on?")
         return newest
 
     @property

@@ -42,7 +42,11 @@ class Live:
         self._closed = False
         if inside.keep_ready:
             self._eye.idle = self._keep_ready
-        self._eye.start()
+        try:
+            self._eye.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def closed(self) -> bool:
