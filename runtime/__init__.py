@@ -29,6 +29,7 @@ from tam_edge.runtime.errors import (
     MissingExtraError,
     QuestionError,
     TamEdgeError,
+    TooLargeError,
     UsageError,
     VideoError,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "TamEdgeError",
     "TaskEstimate",
     "Timings",
+    "TooLargeError",
     "UsageError",
     "Video",
     "VideoError",

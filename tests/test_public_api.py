@@ -17,9 +17,9 @@ PUBLIC_METHODS = {
     "classify": "(self, questions)",
     "plan": "(self, video, question, *, deadline=None, strategy=None, frames=None, grid=None)",
     "stream": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
-    "max_tokens=None, temperature=0.0, seed=0)",
+    "max_tokens=None, temperature=0.0, seed=0, stop=())",
     "ask": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
-    "max_tokens=None, temperature=0.0, seed=0)",
+    "max_tokens=None, temperature=0.0, seed=0, stop=())",
     "share_features": "(self, other)",
     "forget": "(self)",
     "close": "(self)",
@@ -89,7 +89,7 @@ def is_text(node):
 
 def test_errors_are_one_family_with_two_exit_codes():
     errors = [getattr(runtime, name) for name in runtime.__all__ if name.endswith("Error")]
-    assert len(errors) == 9
+    assert len(errors) == 10
     assert all(issubclass(error, runtime.TamEdgeError) for error in errors)
     assert {error.exit_code for error in errors} == {1, 2}
     assert issubclass(runtime.QuestionError, runtime.UsageError)
