@@ -6,8 +6,9 @@
 4. `sources.py`    what may be looked at and from where (`store.py`, `download.py`, `addresses.py`)
 5. `work.py`       the queue, and the one thread that answers (`abandon.py`: how it stops)
 6. `replies.py`    answers -> OpenAI's objects and server-sent events
-7. `routes.py`     the calls above, in this order
-8. `command.py`    options, and the server's life (`listening.py`)
+7. `service.py`    all of these, put together
+8. `routes.py`     the calls above, in this order
+9. `command.py`    options, and the server's life (`listening.py`)
 
 `problem.py` is every refusal, `limits.py` every limit, `metrics.py` what Prometheus reads.
 """

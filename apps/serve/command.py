@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -16,15 +15,12 @@ import typer
 
 import tam_edge.apps.options as opt
 from tam_edge.apps.render import print_json, print_notes
-from tam_edge.apps.serve.download import Downloader
-from tam_edge.apps.serve.guard import BodyRoom, Guard, is_local
+from tam_edge.apps.serve.guard import Guard, is_local
 from tam_edge.apps.serve.limits import ServeLimits
 from tam_edge.apps.serve.listening import Server, bound_socket, terminated_cleanly, url_of
-from tam_edge.apps.serve.metrics import Counted, Metrics
-from tam_edge.apps.serve.routes import Service, make_app
-from tam_edge.apps.serve.sources import Sources
-from tam_edge.apps.serve.store import MediaStore
-from tam_edge.apps.serve.work import Worker
+from tam_edge.apps.serve.metrics import Counted
+from tam_edge.apps.serve.routes import make_app
+from tam_edge.apps.serve.service import Reach, make_service
 from tam_edge.runtime.budget import memory_limit, parse_size
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
@@ -60,22 +56,6 @@ MaxDuration = Annotated[float, typer.Option("--max-duration", metavar="SECONDS",
 Queue = Annotated[int, typer.Option("--queue", metavar="N", min=1, help="Most questions that wait.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Who reaches the server, and what it reaches for them."""
-
-    host: str
-    """Name or address to listen on."""
-    token: str | None
-    """What clients must send."""
-    directories: tuple[Path, ...]
-    """Folders whose files may be asked about, resolved."""
-    allow_http: bool
-    """Whether URLs are fetched."""
-    allowed_hosts: frozenset[str]
-    """Private hosts that may be fetched from."""
-
-
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
@@ -105,31 +85,10 @@ def serve(
     with terminated_cleanly(), ExitStack() as needed:
         bound = needed.enter_context(bound_socket(host, port))
         qa = needed.enter_context(_loaded(model, memory, device, threads, limits))
-        service = _service(qa, limits, reach, needed)
+        service = make_service(qa, limits, reach, needed)
         app = Counted(Guard(make_app(service), host, reach.token), service.metrics)
         url = url_of(bound)
         Server(app, service.worker, lambda: _announce(url, service.model, as_json)).run([bound])
-
-
-def _service(qa: VideoQA, limits: ServeLimits, reach: Reach, needed: ExitStack) -> Service:
-    """Everything the routes use; `needed` ends it."""
-    store, numbers = MediaStore(limits), Metrics(qa.limit.limit_bytes + limits.reserve_bytes)
-    needed.callback(store.close)
-    worker = Worker(qa, limits, on_end=numbers.ended)
-    needed.callback(worker.close)
-    numbers.watch("waiting", "Questions in the queue.", lambda: worker.waiting)
-    numbers.watch("answering", "Questions being answered.", lambda: worker.busy)
-    numbers.watch("stored_bytes", "Pictures and videos kept on the disk.", lambda: store.size_bytes)
-    downloader = Downloader(limits, reach.allowed_hosts) if reach.allow_http else None
-    return Service(
-        model=qa.bundle.manifest.name,
-        most_tokens=qa.bundle.manifest.language.max_output_tokens,
-        sources=Sources(limits, reach.directories, downloader),
-        store=store,
-        room=BodyRoom(limits),
-        worker=worker,
-        metrics=numbers,
-    )
 
 
 def _reach(

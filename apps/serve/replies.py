@@ -92,4 +92,4 @@ def usage(answer: Answer) -> dict[str, Any]:
 
 
 def _event(value: object) -> bytes:
-    return b"data: " + json.dumps(value, allow_nan=False).encode() + b"\n\n"
+    return b"data: " + json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n\n"

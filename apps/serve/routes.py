@@ -17,14 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from tam_edge.apps.serve.guard import BodyRoom
-from tam_edge.apps.serve.metrics import Metrics
 from tam_edge.apps.serve.problem import ServeError, problem_of, problem_of_request
 from tam_edge.apps.serve.reading import read_messages
 from tam_edge.apps.serve.replies import Reply
 from tam_edge.apps.serve.schema import ChatReply, ChatRequest, ErrorReply, Health, Model, Models
-from tam_edge.apps.serve.sources import Sources
-from tam_edge.apps.serve.store import Held, MediaStore
+from tam_edge.apps.serve.service import Service
+from tam_edge.apps.serve.store import Held
 from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words, Worker
 from tam_edge.runtime.plan import Rejection
 
@@ -46,26 +44,6 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "Busy, or short of memory: try again after Retry-After",
     }.items()
 }
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes share."""
-
-    model: str
-    """The bundle's name."""
-    most_tokens: int
-    """Longest answer of the bundle."""
-    sources: Sources
-    """What is looked at for others."""
-    store: MediaStore
-    """What came with requests."""
-    room: BodyRoom
-    """What reads bodies."""
-    worker: Worker
-    """What answers."""
-    metrics: Metrics
-    """What is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +98,12 @@ def make_app(service: Service) -> FastAPI:
         app.add_exception_handler(kind, _refused)
     app.get("/v1/models", response_model=Models)(models)
     app.get("/v1/models/{model:path}", response_model=Model)(model)
-    app.post("/v1/chat/completions", response_model=ChatReply, openapi_extra={"requestBody": _BODY})(chat)
+    app.post(
+        "/v1/chat/completions",
+        response_model=ChatReply,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        openapi_extra={"requestBody": _BODY},
+    )(chat)
     app.get("/health", response_model=Health)(health)
     app.get("/metrics", response_class=PlainTextResponse)(metrics)
     return app
@@ -242,7 +225,9 @@ def _no_problem(event: Event) -> Words | Finished:
 async def _refused(_: Request, error: Exception) -> Response:
     """OpenAI's error object for whatever went wrong."""
     if isinstance(error, HTTPException):
-        return JSONResponse(ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers)
+        return JSONResponse(
+            ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers
+        )
     if isinstance(error, ClientDisconnect):
         error = ServeError(400, "the client has gone")  # nobody reads it
     return problem_of(error).response()
