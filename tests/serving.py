@@ -53,10 +53,11 @@ def served(
     directories: Sequence[Path] = (),
     allow_http: bool = False,
     allowed_hosts: Sequence[str] = (),
-    limits: ServeLimits = ServeLimits(),
+    limits: ServeLimits | None = None,
 ) -> Iterator[Served]:
     """Serve a bundle, by default the installed one, until the block ends."""
     folders = tuple(folder.resolve() for folder in directories)
+    limits = limits or ServeLimits()
     reach = Reach(host, token, folders, allow_http, frozenset(allowed_hosts))
     with ExitStack() as needed:
         bound = needed.enter_context(bound_socket("127.0.0.1", 0))

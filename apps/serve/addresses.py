@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tam_edge.apps.serve.problem import ServeError
 
+_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out to the internet
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in its last 32 bits
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -48,9 +49,10 @@ async def endpoints(host: str, port: int, allowed_hosts: Collection[str]) -> lis
 def is_public(address: str) -> bool:
     """Whether an address is one of the open internet: not private, local, shared, multicast, reserved or translated."""
     try:
-        return all(one.is_global and not one.is_multicast for one in _meant(ipaddress.ip_address(address)))
+        meant = _meant(ipaddress.ip_address(address))
     except ValueError:
         return False
+    return all(one.is_global and not one.is_multicast and (one.version == 4 or one in _UNICAST) for one in meant)
 
 
 def _meant(address: Address) -> tuple[Address, ...]:
