@@ -6,7 +6,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from serving import data_url, png, served
+from serving import data_url, picture, png, served
 from tiny_bundle import make_tiny_bundle
 
 from tam_edge.apps.serve.schema import ChatRequest
@@ -62,7 +62,8 @@ def nearer(request):
     """The same request for the model that is there, about pictures that exist: most would be refused for these."""
     request = {**request, "model": "tiny"}
     if isinstance(request.get("messages"), list):
-        request["messages"] = [shown(message) for message in request["messages"]]
+        question = {"role": "user", "content": [picture(1), {"type": "text", "text": "how many?"}]}
+        request["messages"] = [*(shown(message) for message in request["messages"][:100]), question]
     return request
 
 
