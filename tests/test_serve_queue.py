@@ -9,39 +9,32 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import gguf
 import httpx2
 import openai
 import pytest
 from command import CHILD_SECONDS, call, start
-from serving import asking, body, picture, png, served
-from tiny_bundle import make_tiny_bundle
+from serving import asking, body, picture, served
+from tiny_bundle import CONTROL_TOKENS, file_spec, language_tokenizer, make_tiny_bundle
 
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.runtime import VideoQA
 
 LONG_TOKENS = 200_000
 
 
-def talkative(manifest):
-    """A model that babbles for minutes if nobody stops it."""
-    manifest["language"] |= {"context": LONG_TOKENS + 1024, "max_output_tokens": LONG_TOKENS}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_tiny_bundle(tmp_path_factory.mktemp("tiny"), change=talkative)
-
-
-@pytest.fixture(scope="module")
-def endless(folder, tmp_path_factory):
-    """The number of a picture about which it has found no end after thousands of words: it repeats itself."""
-    place = tmp_path_factory.mktemp("pictures") / "picture.png"
-    with VideoQA.load(folder, threads=1) as qa:
-        for number in range(100):
-            place.write_bytes(png(number))
-            if qa.ask(qa.open(place), "how many?", max_tokens=4000).ended_by == "length":
-                return number
-    raise AssertionError("every answer ends")
+    """A model that babbles for minutes if nobody stops it: words that end an answer score 0, and others more."""
+    folder = make_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+    tokenizer, model = language_tokenizer(), gguf.GGUFReader(folder / "language.gguf", "r+")
+    [scores] = [tensor.data for tensor in model.tensors if tensor.name == "token_embd.weight"]  # tied
+    scores[[tokenizer.token_to_id(token) for token in CONTROL_TOKENS]] = 0
+    scores.flush()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["language"] |= {"context": LONG_TOKENS + 1024, "max_output_tokens": LONG_TOKENS}
+    manifest["language"]["engines"][0] |= file_spec(folder, "language.gguf")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def until(true, seconds=60):
         time.sleep(0.01)
 
 
-def streaming(server, endless):
+def streaming(server):
     """A client that reads an endless answer; killed, it takes its connection with it."""
     code = (
         "import json, sys, httpx2\n"
@@ -75,7 +68,7 @@ def streaming(server, endless):
         stdout=subprocess.PIPE,
         text=True,
     )
-    json.dump(body(asking("how many?", picture(endless)), stream=True), child.stdin)
+    json.dump(body(asking("how many?", picture(9)), stream=True), child.stdin)
     child.stdin.close()
     return child
 
@@ -86,8 +79,8 @@ def outcomes(server):
     return {name.split('"')[1]: float(count) for name, count in lines.items()}
 
 
-def test_a_client_killed_in_its_answer_frees_its_slot_within_a_second(server, endless):
-    with streaming(server, endless) as child:
+def test_a_client_killed_in_its_answer_frees_its_slot_within_a_second(server):
+    with streaming(server) as child:
         for _ in range(20):  # lines: it is in the middle of its answer
             assert child.stdout.readline()
         assert server.service.worker.busy
@@ -99,8 +92,8 @@ def test_a_client_killed_in_its_answer_frees_its_slot_within_a_second(server, en
     assert outcomes(server) == {"abandoned": 1, "answered": 1}
 
 
-def test_a_client_that_waits_and_goes_gives_its_place_up(server, endless):
-    with streaming(server, endless) as first:
+def test_a_client_that_waits_and_goes_gives_its_place_up(server):
+    with streaming(server) as first:
         assert first.stdout.readline()
         with ThreadPoolExecutor() as pool:
             second = pool.submit(httpx2.post, f"{server.url}/v1/chat/completions", timeout=1.5,
@@ -112,8 +105,8 @@ def test_a_client_that_waits_and_goes_gives_its_place_up(server, endless):
         first.kill()
 
 
-def test_a_full_queue_says_when_to_come_back(server, endless):
-    with streaming(server, endless) as first, ThreadPoolExecutor() as pool:
+def test_a_full_queue_says_when_to_come_back(server):
+    with streaming(server) as first, ThreadPoolExecutor() as pool:
         assert first.stdout.readline()
         waiting = [pool.submit(short, server, number) for number in range(2)]
         until(lambda: server.service.worker.waiting == 2)
@@ -143,8 +136,8 @@ def test_many_clients_get_their_own_answers(server):
     assert answers == [alone[number % 4][0]["message"]["content"] for number in range(12)]
 
 
-def test_the_end_of_the_server_stops_the_answer(folder, endless):
-    with served(folder) as server, streaming(server, endless) as child:
+def test_the_end_of_the_server_stops_the_answer(folder):
+    with served(folder) as server, streaming(server) as child:
         assert child.stdout.readline()
         waits = threading.Thread(target=lambda: replies.append(short(server)))
         replies = []
@@ -164,11 +157,11 @@ def test_the_end_of_the_server_stops_the_answer(folder, endless):
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_ends_it_cleanly_in_the_middle_of_an_answer(folder, endless, signal_number, code):
+def test_a_signal_ends_it_cleanly_in_the_middle_of_an_answer(folder, signal_number, code):
     with start("serve", "--port", "0", "--json", "--model", folder, "--threads", "1") as child:
         about = json.loads(child.stdout.readline())
         assert about["model"] == "tiny"
-        request = body(asking("how many?", picture(endless)), stream=True)
+        request = body(asking("how many?", picture(9)), stream=True)
         with httpx2.stream("POST", f"{about['url']}/chat/completions", json=request, timeout=60) as reply:
             lines = reply.iter_lines()
             next(lines)
