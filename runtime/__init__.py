@@ -31,6 +31,7 @@ from tam_edge.runtime.errors import (
     MissingExtraError,
     QuestionError,
     TamEdgeError,
+    TooLargeError,
     UsageError,
     VideoError,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "TamEdgeError",
     "TaskEstimate",
     "Timings",
+    "TooLargeError",
     "UsageError",
     "Video",
     "VideoError",

@@ -97,6 +97,10 @@ class Answer:
     patch_features_reused (frames)."""
     answer_tokens: int = 0
     """Tokens of the answer, what ended it among them."""
+    prompt_tokens: int = 0
+    """Tokens before the answer, visual ones included."""
+    ended_by: Literal["stop", "length"] = "stop"
+    """What ended it: the model or a stop text, or the most tokens it could have."""
     stage_bytes: Mapping[str, StageBytes] = field(default_factory=dict)
     """Memory in each stage, by the names of `plan.predicted_bytes`; stages that did not run are left out."""
 
@@ -134,6 +138,9 @@ class Answer:
             "memory_limit_bytes": self.memory_limit_bytes,
             "rejections": [asdict(rejection) for rejection in self.rejections],
             "cache": dict(self.cache),
+            "prompt_tokens": self.prompt_tokens,
+            "answer_tokens": self.answer_tokens,
+            "ended_by": self.ended_by,
             "trace": self._trace(),
         }
 

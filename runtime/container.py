@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tam_edge.runtime.errors import VideoError
+from tam_edge.runtime.errors import TooLargeError, VideoError
 
 if TYPE_CHECKING:
     from av import FFmpegError
@@ -72,7 +72,9 @@ def _main_stream(container: InputContainer, source: str) -> VideoStream:
     if stream.codec_context is None:
         raise VideoError(source, "its video is encrypted or in a codec that is not supported: convert it to H.264 mp4")
     if stream.width * stream.height > MAX_FRAME_PIXELS:
-        raise VideoError(source, f"frames of {stream.width}x{stream.height} pixels are too large: scale the video down")
+        raise TooLargeError(
+            source, f"frames of {stream.width}x{stream.height} pixels are too large: scale the video down"
+        )
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all

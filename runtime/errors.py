@@ -4,6 +4,7 @@
   x UsageError             exit code 2
     + QuestionError
   x VideoError
+    + TooLargeError
   x BundleError
   x MemoryLimitError
   x DeadlineError
@@ -48,6 +49,10 @@ class VideoError(TamEdgeError):
         """Name the `source` (path, or what the caller gave) before the `message`."""
         self.source: str = fspath(source)
         super().__init__(f"{_shortened(self.source)}: {message}")
+
+
+class TooLargeError(VideoError):
+    """A frame or image has more pixels than are ever decoded."""
 
 
 class BundleError(TamEdgeError):

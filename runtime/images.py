@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.container import MAX_FRAME_PIXELS
-from tam_edge.runtime.errors import VideoError
+from tam_edge.runtime.errors import TooLargeError, VideoError
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ImageFile(OpenedVideo):
         """
         width, height = image.size
         if width * height > MAX_FRAME_PIXELS:
-            raise VideoError(source, f"an image of {width}x{height} pixels is too large: scale it down")
+            raise TooLargeError(source, f"an image of {width}x{height} pixels is too large: scale it down")
         if image.getexif().get(_EXIF_ORIENTATION) in _LYING_ORIENTATIONS:
             width, height = height, width
         about = path.stat()
@@ -89,7 +89,7 @@ def open_image(path: Path, source: str) -> ImageFile | None:
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError:
-        raise VideoError(source, "the image is too large: scale it down") from None
+        raise TooLargeError(source, "the image is too large: scale it down") from None
     with _quietly(), image:
         if image.format not in _MOVING_FORMATS or not getattr(image, "is_animated", False):
             return ImageFile(path, source, image)

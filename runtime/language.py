@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from tam_edge.runtime.schema import Attention, EngineMemory
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+EndedBy = Literal["stop", "length"]
+"""What ends an answer: the model or a stop text, or the most tokens it may have."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder shows for the first bytes of an unfinished character
 
 
@@ -37,9 +39,13 @@ class GenerationOptions:
     """0 takes the likeliest token each time; above, tokens are drawn."""
     seed: int = 0
     """Seed of the draws; the same seed gives the same answer."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer where one of them would begin; none is part of it."""
 
     def __post_init__(self) -> None:
         """Refuse what no model can do."""
+        if not all(self.stop):
+            raise UsageError("a stop text is empty: it would end every answer before its first word")
         if self.max_tokens < 1:
             raise UsageError(f"max-tokens is {self.max_tokens}: ask for at least 1")
         if not 0 <= self.temperature < float("inf"):
@@ -73,6 +79,8 @@ class LanguageModel:
         """Tokens of the visual prefix: system text and visual tokens."""
         self.answer_tokens = 0
         """Tokens of the last answer, what ended it among them."""
+        self.ended_by: EndedBy = "length"
+        """What ended the last answer."""
         self._read: list[tuple[int, ...]] = []  # texts that stand behind it, each entered by itself
         _check_model(bundle, engine, tokenizer)
 
@@ -140,20 +148,40 @@ class LanguageModel:
         return kept
 
     def generate(self, options: GenerationOptions) -> Generator[str, None, None]:
-        """Yield the answer in pieces of whole characters, white space around it left out; ends at a stop token."""
+        """Yield the answer in pieces of whole characters, white space around it left out.
+
+        It ends at a stop token, where one of `options.stop` begins, or at its greatest length.
+        """
         with closing(self._pieces(options)) as pieces:
-            yield from _stripped(pieces)
+            yield from _stripped(self._until_stop(pieces, options.stop))
 
     def close(self) -> None:
         """Free the model; closing twice is fine."""
         self._engine.close()
 
+    def _until_stop(self, pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
+        """The same text up to where the first of `stop` begins; what may still become one is held back."""
+        held = ""
+        for piece in pieces:
+            held += piece
+            ends = [at for text in stop if (at := held.find(text)) >= 0]
+            if ends:
+                self.ended_by = "stop"
+                yield held[: min(ends)]
+                return
+            sure = len(held) - max((_begun(held, text) for text in stop), default=0)
+            yield held[:sure]
+            held = held[sure:]
+        yield held
+
     def _pieces(self, options: GenerationOptions) -> Generator[str, None, None]:
         text = _GrowingText(self._tokenizer)
+        self.answer_tokens, self.ended_by = 0, "length"
         with closing(self._engine.sample(options.temperature, options.seed)) as tokens:
             for count, token in enumerate(tokens, start=1):
                 self.answer_tokens = count
                 if token in self._stop or self._engine.is_end(token):
+                    self.ended_by = "stop"
                     break
                 yield text.add(token)
                 if count == options.max_tokens:
@@ -185,6 +213,11 @@ class _GrowingText:
         known: str = self._tokenizer.decode(self._ids[self._context : self._shown])
         text: str = self._tokenizer.decode(self._ids[self._context :])
         return text[len(known) :]
+
+
+def _begun(text: str, stop: str) -> int:
+    """Characters at the end of `text` with which `stop` begins."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _stripped(pieces: Iterable[str]) -> Iterator[str]:

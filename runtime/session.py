@@ -150,6 +150,7 @@ class VideoQA:
         max_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
     ) -> AnswerStream:
         """Answer a question piece by piece; `plan` repeats an earlier plan, `frames` and `grid` override its rules.
 
@@ -157,6 +158,7 @@ class VideoQA:
         bundle's language model knows such; what does not fit into the text's part of the context is left out.
         `deadline` is the most time until the first piece, in seconds or as text such as "3s", counted from this call
         as `timings.first_token` is. Visual tokens give way to it; it needs a calibrated device.
+        The answer ends where one of the texts in `stop` would begin.
         Plan and question are checked here, before a frame is decoded; the rest happens while the stream is read.
         One question is answered at a time: asking another one, or closing, ends a stream that is not read to its end.
 
@@ -165,7 +167,7 @@ class VideoQA:
         """
         clock, manifest, seconds = StageClock(), self.bundle.manifest, checked_deadline(deadline, self.calibrated)
         most = manifest.language.max_output_tokens if max_tokens is None else max_tokens
-        options = GenerationOptions(most, temperature, seed)
+        options = GenerationOptions(most, temperature, seed, tuple(stop))
         question, turns = check_question(question), check_history(history)
         if plan is not None and (strategy, frames, grid) != (None, None, None):
             raise UsageError("a plan says what is looked at: leave out strategy, frames and grid")
@@ -236,6 +238,8 @@ class VideoQA:
             rejections=view.rejections + seen.rejections + self._parts.rejections + asked.left_out,
             cache={"prefix_tokens_reused": kept, "patch_features_reused": frames_kept},
             answer_tokens=language.answer_tokens,
+            prompt_tokens=len(prompt),
+            ended_by=language.ended_by,
             stage_bytes=clock.stage_bytes,
         )
 
@@ -253,6 +257,7 @@ class VideoQA:
         max_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """Answer a question at once; otherwise as `stream`."""
         with self.stream(
@@ -267,6 +272,7 @@ class VideoQA:
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
+            stop=stop,
         ) as stream:
             for _ in stream:
                 pass

@@ -325,3 +325,47 @@ def test_two_dimensional_positions_are_refused(tmp_path):
     with pytest.raises(BundleError, match="mrope") as caught:
         opened(load_bundle(make_tiny_bundle(tmp_path / "tiny", change=change)))
     assert caught.value.field == "language.rope"
+
+
+# ---- stop texts
+
+
+@given(st.lists(st.text("abc ", max_size=4), max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
+def test_an_answer_ends_where_the_first_stop_text_begins(pieces, stop):
+    model = object.__new__(LanguageModel)
+    model.ended_by = "length"
+    shown, text = list[str](), "".join(pieces)
+    taken = iter(pieces)
+    for piece in model._until_stop(taken, stop):
+        shown.append(piece)
+    # What comes first is what is complete first: a stop text may lie within a longer one.
+    ends = [text.find(one) + len(one) for one in stop if one in text]
+    done = next((n for n in range(len(pieces) + 1) if any(one in "".join(pieces[:n]) for one in stop)), None)
+    seen = text if done is None else "".join(pieces[:done])
+    begins = [seen.find(one) for one in stop if one in seen]
+    assert "".join(shown) == (seen[: min(begins)] if begins else text)
+    assert model.ended_by == ("stop" if ends else "length")
+
+
+def test_nothing_is_shown_that_may_still_become_a_stop_text():
+    model = object.__new__(LanguageModel)
+    model.ended_by = "length"
+    assert list(model._until_stop(["one E", "N", "D of it", " EN"], ["END", "never"])) == ["one ", "", ""]
+    assert model.ended_by == "stop"
+    assert list(model._until_stop(["one E", "N"], ["END", "never"])) == ["one ", "", "EN"]
+
+
+def test_a_real_answer_stops_and_says_what_ended_it(model, embeddings):
+    model.see(BEFORE, embeddings, 40)
+    whole = answer(model)
+    assert model.ended_by == "length"
+    stop = whole[3:6]
+    assert answer(model, options=GenerationOptions(12, stop=("nowhere", stop))) == whole[: whole.index(stop)].rstrip()
+    assert model.ended_by == "stop"
+    assert answer(model) == whole
+    assert model.ended_by == "length"
+
+
+def test_an_empty_stop_text_is_refused():
+    with pytest.raises(UsageError, match="stop"):
+        GenerationOptions(12, stop=("",))

@@ -134,6 +134,7 @@ EVAL = ("eval", "synthetic", "--seed", "990001")
         ("export", ("export", "study", "--study", "study", "--out", "bundles")),
         ("export", ("quantize", "bundle", "--out", "small", "--vision", "int8")),
         ("export", (*EVAL, "--ablate", "lowest-2")),
+        ("serve", ("serve", "--port", "0")),
         ("figures", (*EVAL, "--ablate", "fixed", "--figures", "folder")),
     ],
 )

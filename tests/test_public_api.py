@@ -18,9 +18,9 @@ PUBLIC_METHODS = {
     "classify": "(self, questions)",
     "plan": "(self, video, question, *, deadline=None, strategy=None, frames=None, grid=None)",
     "stream": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
-    "max_tokens=None, temperature=0.0, seed=0)",
+    "max_tokens=None, temperature=0.0, seed=0, stop=())",
     "ask": "(self, video, question, *, history=(), plan=None, deadline=None, strategy=None, frames=None, grid=None, "
-    "max_tokens=None, temperature=0.0, seed=0)",
+    "max_tokens=None, temperature=0.0, seed=0, stop=())",
     "share_features": "(self, other)",
     "forget": "(self)",
     "close": "(self)",

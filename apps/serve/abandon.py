@@ -1,0 +1,79 @@
+"""Work that nobody waits for any more stops: before the next question, between frames, and between words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import cast
+
+from tam_edge.runtime.frames import FrameBatch, Video, VideoInfo
+
+
+class AbandonedError(Exception):
+    """Whoever asked has gone."""
+
+
+class Patience:
+    """Whether somebody still waits for an answer; any thread may ask or say."""
+
+    def __init__(self) -> None:
+        self._gone = threading.Event()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits."""
+        return self._gone.is_set()
+
+    def leave(self) -> None:
+        """Say that nobody waits any more."""
+        self._gone.set()
+
+    def check(self) -> None:
+        """Go on only while somebody waits.
+
+        Raises: AbandonedError.
+        """
+        if self.gone:
+            raise AbandonedError
+
+
+class WatchedVideo:
+    """A video whose frames stop coming when nobody waits for them."""
+
+    def __init__(self, video: Video, patience: Patience) -> None:
+        self._video = video
+        self._patience = patience
+
+    @property
+    def info(self) -> VideoInfo:
+        """What is known about the source."""
+        return self._video.info
+
+    @property
+    def held_index_bytes(self) -> int:
+        """What of the index is in memory."""
+        return self._video.held_index_bytes
+
+    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Iterator[FrameBatch]:
+        """Yield the frames on screen at rising times.
+
+        Raises: AbandonedError between two batches; else as the video's own.
+        """
+        batches = cast("Generator[FrameBatch, None, None]", self._video.frames(timestamps_seconds, chunk_frames))
+        return self._watched(batches)
+
+    def decode_with(self, threads: int) -> None:
+        """Use no more than so many threads."""
+        self._video.decode_with(threads)
+
+    def close(self) -> None:
+        """Let go of what the source holds."""
+        self._video.close()
+
+    def _watched(self, batches: Generator[FrameBatch, None, None]) -> Generator[FrameBatch, None, None]:
+        with closing(batches):
+            for batch in batches:
+                self._patience.check()
+                yield batch
+                del batch  # or it would stay in memory while the next one is decoded
