@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tam_edge.runtime.budget import MIB
+from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.history import Asked, Turn
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.language import GenerationOptions
@@ -67,6 +68,16 @@ class Kept:
             return False
         asked = self._prompts.with_history(plan, question, turns, options.max_tokens)
         return self.held_view(video, plan, asked, options) is not None
+
+    def make_room(self, video: Video, thrift: Thrift) -> None:
+        """Let go of what a plan does without, before its frames are looked at."""
+        self.features.resize(thrift.features_bytes)
+        video.decode_with(thrift.decoder_threads or self._parts.threads)
+        if thrift.close_inductor:
+            self._parts.close_stage("inductor")
+        if thrift.in_turn:
+            self.view = None
+            self._parts.close_stage("language")
 
     def forget(self) -> None:
         """Let go of all of it."""

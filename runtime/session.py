@@ -15,7 +15,6 @@ from tam_edge.runtime.deadline import checked_deadline
 from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName, check_engine_options
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.footprint import Thrift
 from tam_edge.runtime.history import Asked, Turn, check_history
 from tam_edge.runtime.inductor import TaskEstimate, check_question
 from tam_edge.runtime.kept import Kept
@@ -189,7 +188,7 @@ class VideoQA:
         view = self._kept.held_view(video, plan, asked, options)
         kept = 0 if view is None else self._parts.language().prefix_tokens
         if view is None:
-            self._make_room(video, thrift)
+            self._kept.make_room(video, thrift)
             with self._parts.language_beside(clock, wanted=thrift.language_beside):
                 view, tokens = look(video, plan, self._parts, self._kept.features_of(video), clock, thrift)
             if thrift.in_turn:
@@ -334,16 +333,6 @@ class VideoQA:
             let_go=self._let_go,
         )
         return admitted(request, self._parts, self._kept.features.held_bytes, video.held_bytes, self.limit, clock)
-
-    def _make_room(self, video: Video, thrift: Thrift) -> None:
-        """Let go of what the plan does without, before its frames are looked at."""
-        self._kept.features.resize(thrift.features_bytes)
-        video.decode_with(thrift.decoder_threads or self._parts.threads)
-        if thrift.close_inductor:
-            self._parts.close_stage("inductor")
-        if thrift.in_turn:
-            self._kept.view = None
-            self._parts.close_stage("language")
 
     def _let_go(self) -> None:
         """Close the engines that earlier questions have left open, but for the Inductor."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import cast
 
 from tam_edge.runtime.frames import FrameBatch, Video, VideoInfo
 
@@ -51,17 +50,16 @@ class WatchedVideo:
         return self._video.info
 
     @property
-    def held_index_bytes(self) -> int:
-        """What of the index is in memory."""
-        return self._video.held_index_bytes
+    def held_bytes(self) -> int:
+        """What of the decoder is in memory."""
+        return self._video.held_bytes
 
-    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Iterator[FrameBatch]:
+    def frames(self, timestamps_seconds: Sequence[float], chunk_frames: int) -> Generator[FrameBatch, None, None]:
         """Yield the frames on screen at rising times.
 
         Raises: AbandonedError between two batches; else as the video's own.
         """
-        batches = cast("Generator[FrameBatch, None, None]", self._video.frames(timestamps_seconds, chunk_frames))
-        return self._watched(batches)
+        return self._watched(self._video.frames(timestamps_seconds, chunk_frames))
 
     def decode_with(self, threads: int) -> None:
         """Use no more than so many threads."""
