@@ -90,7 +90,7 @@ def is_text(node):
 
 def test_errors_are_one_family_with_two_exit_codes():
     errors = [getattr(runtime, name) for name in runtime.__all__ if name.endswith("Error")]
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(issubclass(error, runtime.TamEdgeError) for error in errors)
     assert {error.exit_code for error in errors} == {1, 2}
     assert issubclass(runtime.QuestionError, runtime.UsageError)
