@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from tam_edge.models.tallva import TallVA
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.calibrate.memory import graph_figures, language_figures
+from tam_edge.runtime.calibrate.peak import cells_curve
+from tam_edge.runtime.engines.llamacpp import LlamaCppEngine
 from tam_edge.runtime.errors import EngineError
 from tam_edge.runtime.routing import Routing
 
@@ -190,6 +193,15 @@ def test_a_language_model_needs_more_with_more_cells(exported: Bundle) -> None:
     assert [point.size for point in memory.running["plain"]] == [256, 512, 1024, 2048]
     assert memory.running["plain"][-1].bytes > memory.running["flash"][-1].bytes
     assert figures["peak_bytes"] > gguf.stat().st_size + 2048 * memory.cell_bytes["plain"]
+
+
+def test_where_filling_cells_takes_long_the_line_goes_on(exported: Bundle) -> None:
+    engine = LlamaCppEngine(exported.file(exported.manifest.language.engines[0]), threads=1, device="cpu")
+    with closing(engine):
+        points = cells_curve(engine, (256, 512, 1024, 2048), "plain", long_seconds=0.0)
+    assert [point.size for point in points] == [256, 512, 2048]
+    grown = max(0, points[1].bytes - points[0].bytes)
+    assert points[2].bytes == points[1].bytes + 6 * grown
 
 
 def test_a_graph_that_cannot_run_is_one_line(tmp_path: Path) -> None:

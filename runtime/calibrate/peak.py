@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,30 @@ from tam_edge.runtime.schema import Attention, EngineMemory, Sized
 QUICK_SECONDS = 5.0
 """A size that runs longer than this is run once."""
 RUNS = 3
-LARGE_FILE_BYTES = 2 << 30
-"""A language model above this is measured with few cells only; the rest of the line follows."""
+LONG_SECONDS = 10.0
+"""A language model's largest size follows from the line through the two before where filling one took longer."""
+
+
+def cells_curve(
+    engine: LlamaCppEngine, sizes: Sequence[int], way: Attention, *, long_seconds: float = LONG_SECONDS
+) -> tuple[Sized, ...]:
+    """What filling so many cells takes beside the cells themselves, up to the size that takes longer than that.
+
+    From there the line through the last two goes on to the largest.
+
+    Raises:
+        EngineError: this model cannot attend in that way.
+    """
+    points, cell_bytes = list[Sized](), engine.cell_bytes(way)
+    for cells in sizes:
+        start = time.perf_counter()
+        points.append(Sized(size=cells, bytes=_filled(engine, cells, way, cell_bytes)))
+        if time.perf_counter() - start > long_seconds and len(points) > 1 and cells < sizes[-1]:
+            before, last = points[-2:]
+            slope = max(0.0, (last.bytes - before.bytes) / (last.size - before.size))
+            points.append(Sized(size=sizes[-1], bytes=round(last.bytes + slope * (sizes[-1] - last.size))))
+            break
+    return tuple(points)
 
 
 def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,11 +102,12 @@ def _language(path: Path, task: Mapping[str, Any]) -> dict[str, Any]:
     idle = _now()
     curves: dict[str, tuple[Sized, ...]] = {}
     cell_bytes: dict[str, int] = {}
-    for way, sizes in (task["sizes"] or _sizes(engine, mapped, task["context"])).items():
+    given = task["sizes"]  # a bundle's own: it says how the line goes on
+    for way, sizes in (given or _sizes(engine, task["context"])).items():
         try:
             each = engine.cell_bytes(way)
             filled = partial(_filled, engine, way=way, cell_bytes=each)
-            points = _curve(sizes, filled, task["most_seconds"])
+            points = _curve(sizes, filled, task["most_seconds"]) if given else cells_curve(engine, sizes, way)
         except EngineError:
             continue  # not for this model
         if points:
@@ -93,10 +116,10 @@ def _language(path: Path, task: Mapping[str, Any]) -> dict[str, Any]:
     return _figures(before, idle, _now(), max(opened, own), own, curves, cell_bytes, mapped)
 
 
-def _sizes(engine: LlamaCppEngine, file_bytes: int, context: int) -> dict[Attention, list[int]]:
-    """Small contexts first; where filling a large one would take hours, the line through two small ones goes on."""
-    most = min(context, 2 * CELLS_STEP) if file_bytes > LARGE_FILE_BYTES else context
-    sizes = sorted({max(CELLS_STEP, most // part // CELLS_STEP * CELLS_STEP) for part in (8, 4, 2, 1)})
+def _sizes(engine: LlamaCppEngine, context: int) -> dict[Attention, list[int]]:
+    """Cells to fill in each way, from one step to the whole context."""
+    most = max(1, context // CELLS_STEP)
+    sizes = sorted({CELLS_STEP * min(most, 2**power) for power in range(most.bit_length() + 1)})
     plain = [cells for cells in sizes if engine.way_for(cells) == "plain"]
     return {way: plain if way == "plain" else sizes for way in get_args(Attention)}
 
