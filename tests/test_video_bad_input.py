@@ -187,8 +187,8 @@ def test_one_line_says_what_and_what_to_do(
     "source",
     ["rtsp://192.0.2.1/live", "http://192.0.2.1/v.mp4", "https://x.invalid/v", "/dev/video0", "0", "/dev/zero"],
 )
-def test_live_sources_are_not_part_of_this_version(source: str) -> None:
-    with pytest.raises(VideoError, match="answers about files only"):
+def test_live_sources_are_for_live_sessions(source: str) -> None:
+    with pytest.raises(VideoError, match="VideoQA.live"):
         open_video(source)
 
 

@@ -23,6 +23,8 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 7 * 24 * 3600.0
 """Horizons there can be."""
 MOST_RATE = 60.0
 """Most frames per second that can be asked for."""
+RECENT_SECONDS = 10.0
+"""More frames per second than plans look at are kept for so long."""
 PATIENCE_SECONDS = 60.0
 """How long a question waits for others."""
 
@@ -70,7 +72,8 @@ def start(source: LiveInput, options: LiveOptions, parts: Parts, limit: MemoryLi
 
     Raises: UsageError, VideoError, MemoryLimitError, EngineError, BundleError.
     """
-    horizon_seconds, rate = _checked(options, parts.bundle.manifest.routing.frames_per_second)
+    usual_rate = parts.bundle.manifest.routing.frames_per_second
+    horizon_seconds, rate = _checked(options, usual_rate)
     log = EventLog()
     reader = Reader(open_source(source), log, waits=options.every_frame)
     frame = reader.start().frame
@@ -79,7 +82,7 @@ def start(source: LiveInput, options: LiveOptions, parts: Parts, limit: MemoryLi
         encoder = parts.bundle.manifest.encoders[name]
         info = _info(reader.source.name, frame.height_px, frame.width_px)
         with turns:
-            room = window_room(parts, limit, info, math.ceil(horizon_seconds * rate) + 2)
+            room = window_room(parts, limit, info, _frames_wanted(horizon_seconds, rate, usual_rate))
             window = Window(room.frames, horizon_seconds, (encoder.grid_side**2, encoder.width), name)
             parts.inductor()
             parts.encoder_named(name)
@@ -92,6 +95,12 @@ def start(source: LiveInput, options: LiveOptions, parts: Parts, limit: MemoryLi
     line = Line(options.queue, PATIENCE_SECONDS)
     eye = Eye(reader, window, parts, turns, log, line, rate)
     return Inside(reader, eye, window, log, line, room, rate, options.keep_ready)
+
+
+def _frames_wanted(horizon_seconds: float, rate: float, usual_rate: float) -> int:
+    """All that plans may look at, and what is beyond that for the last seconds: the window thins the rest."""
+    beyond = max(0.0, rate - usual_rate) * min(horizon_seconds, RECENT_SECONDS)
+    return math.ceil(horizon_seconds * min(rate, usual_rate) + beyond) + 2
 
 
 def _checked(options: LiveOptions, usual_rate: float) -> tuple[float, float]:
