@@ -188,7 +188,7 @@ def test_one_line_says_what_and_what_to_do(
     ["rtsp://192.0.2.1/live", "http://192.0.2.1/v.mp4", "https://x.invalid/v", "/dev/video0", "0", "/dev/zero"],
 )
 def test_live_sources_are_for_live_sessions(source: str) -> None:
-    with pytest.raises(VideoError, match="VideoQA.live"):
+    with pytest.raises(VideoError, match=r"VideoQA\.live"):
         open_video(source)
 
 
