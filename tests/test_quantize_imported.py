@@ -19,13 +19,14 @@ from tam_edge.export import graph as exported
 from tam_edge.export import manifest
 from tam_edge.export.pretrained.bundle import export_checkpoint
 from tam_edge.export.pretrained.source import ImportOptions
-from tam_edge.quant import graph_file, parts, peak
+from tam_edge.quant import graph_file, parts
 from tam_edge.quant.graph import sites
 from tam_edge.quant.graph_file import graph_bytes, move_graph, read_graph, save_graph
 from tam_edge.quant.quantise import quantise
 from tam_edge.quant.request import Request
 from tam_edge.runtime import Bundle, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
+from tam_edge.runtime.calibrate import memory
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import EngineError
 
@@ -159,7 +160,7 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path: Path, monkeypatch
         (tmp_path / f"{name}.py").write_text("raise SystemExit('code of the folder was run')")
     monkeypatch.chdir(tmp_path)
     save_graph(product(np.ones((30, 40), np.float32)), tmp_path / "a.onnx")
-    assert peak.graph_figures(tmp_path / "a.onnx", {"x": ("float32", (2, 30))})["peak_bytes"] > 0
+    assert memory.graph_figures(tmp_path / "a.onnx", {"x": ("float32", (2, 30))})["peak_bytes"] > 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "outside", "length"])
