@@ -38,8 +38,8 @@ measured on an EPYC with VNNI, hold 2 MB more on a Xeon with AMX, as long as nob
 RGB_BYTES = 3
 CONVERTED_FRAMES = 3
 """Frames as RGB beside the chunk: the last one, the one that is converted, and its copy."""
-RESIZING_BYTES = 7
-"""Per pixel, while a frame is resized: the same without bars, and Pillow's copy of four bytes."""
+RESIZING_BYTES, STILL_BYTES = 4, 7
+"""Per pixel, while a frame is resized: Pillow's copy; a still image may be put into a square first."""
 GPU_CONTEXT_BYTES = 512 * MIB
 """What CUDA and its libraries hold on device and host before the first engine. An assumption: not measured yet."""
 
@@ -188,7 +188,7 @@ def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk:
     projecting = max((running_bytes(memory_of(spec), "run", 1) for spec in _projectors(manifest, case)), default=0)
     tokens = encoder.grid_side**2 * manifest.language.embedding_width * 4
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
-    rgb, resizing = RGB_BYTES * frame_pixels, RESIZING_BYTES * frame_pixels
+    rgb, resizing = RGB_BYTES * frame_pixels, (STILL_BYTES if case.images else RESIZING_BYTES) * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
     serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
     if not following:

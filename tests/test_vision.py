@@ -318,3 +318,14 @@ def test_a_frame_in_the_cache_does_not_keep_its_chunk(encoder):
     assert held.base is None
     assert held.shape == (1, SIDE * SIDE, WIDTH)
     assert encoder.spec.image_px == IMAGE_PX
+
+
+@pytest.mark.parametrize("turned", [np.s_[:], np.s_[:, ::-1], np.s_[..., ::-1], np.s_[::-1]])
+def test_pictures_are_read_from_where_they_lie(turned):
+    """Inside bars, mirrored, with its channels the other way round: the pixels are those of a copy."""
+    framed = np.zeros((120, 200, 3), np.uint8)
+    framed[15:105, 20:180] = np.random.default_rng(0).integers(40, 255, (90, 160, 3), np.uint8)
+    picture = framed[turned]
+    inside = np.ascontiguousarray(picture[15:105, 20:180])
+    spec = spec_with(bars="crop")
+    np.testing.assert_array_equal(preprocess(picture[None], spec), preprocess(inside[None], spec))
