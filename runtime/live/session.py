@@ -118,10 +118,8 @@ class Live:
         Raises: BusyError if too many wait already; QuestionError, UsageError if nothing was seen in that stretch;
             MemoryLimitError, DeadlineError, EngineError.
         """
-        question = check_question(question)
-        came, asked_unix, now = perf_counter(), time(), self._reader.now()
-        started, horizon = self._reader.started_unix, self._window.horizon_seconds
-        about = asked_about(last, since, until, started_unix=started, now=now, horizon_seconds=horizon)
+        question, came, asked_unix = check_question(question), perf_counter(), time()
+        about = self._about(last, since, until)
         place = self._line.enter()
         try:
             self._check_open()
@@ -161,10 +159,7 @@ class Live:
                 asked_seconds=asked_unix,
                 since_seconds=start + info.start_seconds,
                 until_seconds=start + info.start_seconds + info.duration_seconds,
-                evidence=tuple(
-                    LiveEvidence(start + seen.time_seconds, seen.tokens, pictures.get(seen.time_seconds, b""))
-                    for seen in answer.evidence
-                ),
+                evidence=_evidence(answer, start, pictures),
                 waited_ms=waited_ms,
                 notes=notes,
                 answer=answer,
@@ -223,6 +218,10 @@ class Live:
             raise UsageError("the live session is closed: start another one")
         if self._eye.problem is not None:
             raise self._eye.problem
+
+    def _about(self, last: float | str | None, since: Moment | None, until: Moment | None) -> Asked:
+        started, now, horizon = self._reader.started_unix, self._reader.now(), self._window.horizon_seconds
+        return asked_about(last, since, until, started_unix=started, now=now, horizon_seconds=horizon)
 
     def _looked_at(self, question: str, about: Asked, *, again: bool) -> tuple[WindowVideo, Plan | None]:
         """The stretch that is asked about; where it stands in the language model already, with the plan that saw it."""
@@ -300,6 +299,14 @@ class Live:
                     next(stream, None)
                 self._ready.entered(video, usual.length_seconds, stream.plan)
             self._ready.made(perf_counter() - start)
+
+
+def _evidence(answer: Answer, start: float, pictures: dict[float, bytes]) -> tuple[LiveEvidence, ...]:
+    """The frames of an answer with times of day and their pictures."""
+    return tuple(
+        LiveEvidence(start + seen.time_seconds, seen.tokens, pictures.get(seen.time_seconds, b""))
+        for seen in answer.evidence
+    )
 
 
 def _nearest(kept: tuple[float, ...], about: Asked) -> tuple[float, ...]:
