@@ -26,7 +26,7 @@ from tam_edge.runtime.page import harmless
 ANSWER_FIELDS = [
     *("schema_version", "bundle", "answer", "task", "confidence", "strategy", "frames", "grid", "expert"),
     *("visual_tokens", "visual_tokens_exact", "timestamps_seconds", "timings_ms", "peak_bytes", "peak_gpu_bytes"),
-    *("memory_limit_bytes", "rejections", "cache", "trace"),
+    *("memory_limit_bytes", "rejections", "cache", "prompt_tokens", "answer_tokens", "ended_by", "trace"),
 ]
 STAGES = ["load", "inductor", "decode", "vision", "strategy", "prefill", "generate", "first_token", "total"]
 PEOPLE, AFTER = "how many people?", "what happens after the car leaves?"
