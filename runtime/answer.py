@@ -21,6 +21,10 @@ MemoryStage = Literal["inductor", "vision", "language"]
 T = TypeVar("T")
 
 
+LATE_BYTES = 512 * 1024
+"""The kernel adds its counters up late: its peak may still grow by so much when memory is given back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Milliseconds per stage. A stage that waits for another one (decoding inside vision) does not count it.
@@ -221,7 +225,7 @@ class StageClock:
     def note_bytes(self, stage: MemoryStage) -> None:
         """Note how much memory the stage that ends here took."""
         peak = peak_resident_bytes()
-        raised = peak > self._peak_bytes
+        raised = peak > self._peak_bytes + LATE_BYTES
         self.stage_bytes[stage] = StageBytes(peak if raised else resident_bytes(), raised)
         self._peak_bytes = peak
 

@@ -200,11 +200,10 @@ class VideoQA:
             prompt = self._prompt(view.seen_of(plan), asked)
             with clock.stage("prefill"):
                 self._kept.view = None  # an interrupted prefill leaves nothing that could be taken for a whole view
-                room = prompt.text_tokens + options.max_tokens
                 language.see(
                     prompt.before,
                     tokens.embeddings,
-                    room,
+                    prompt.text_tokens + options.max_tokens,
                     between=prompt.between,
                     lengths=tokens.frame_tokens,
                     spare=not thrift.no_spare_cells,

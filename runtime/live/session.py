@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter, time
@@ -149,21 +149,7 @@ class Live:
 
         def told(answer: Answer) -> LiveAnswer:
             first()
-            self._answered += 1
-            if about.length_seconds is not None:
-                self._note(question, about.length_seconds, video, answer.plan)
-            start, info = self._reader.started_unix, video.info
-            return LiveAnswer(
-                text=answer.text,
-                question=question,
-                asked_seconds=asked_unix,
-                since_seconds=start + info.start_seconds,
-                until_seconds=start + info.start_seconds + info.duration_seconds,
-                evidence=_evidence(answer, start, pictures),
-                waited_ms=waited_ms,
-                notes=notes,
-                answer=answer,
-            )
+            return self._told(answer, question, about, video, asked_unix, waited_ms, notes, pictures)
 
         return LiveStream(stream, place, first, told)
 
@@ -277,6 +263,34 @@ class Live:
             with suppress(KeyError):
                 pictures[seconds] = self._window.picture(seconds)
         return pictures
+
+    def _told(
+        self,
+        answer: Answer,
+        question: str,
+        about: Asked,
+        video: WindowVideo,
+        asked_unix: float,
+        waited_ms: float,
+        notes: tuple[str, ...],
+        pictures: Mapping[float, bytes],
+    ) -> LiveAnswer:
+        """The answer with its times of day; the question is counted."""
+        self._answered += 1
+        if about.length_seconds is not None:
+            self._note(question, about.length_seconds, video, answer.plan)
+        start, info = self._reader.started_unix, video.info
+        return LiveAnswer(
+            text=answer.text,
+            question=question,
+            asked_seconds=asked_unix,
+            since_seconds=start + info.start_seconds,
+            until_seconds=start + info.start_seconds + info.duration_seconds,
+            evidence=_evidence(answer, start, pictures),
+            waited_ms=waited_ms,
+            notes=notes,
+            answer=answer,
+        )
 
     def _note(self, question: str, length_seconds: float, video: WindowVideo, plan: Plan) -> None:
         self._ready.note(question, length_seconds, plan)
