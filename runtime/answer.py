@@ -19,8 +19,6 @@ Stage = Literal["load", "inductor", "decode", "vision", "strategy", "prefill", "
 MemoryStage = Literal["inductor", "vision", "language"]
 """Stages of the prediction of memory: vision is decode, vision and strategy, language is prefill and generate."""
 T = TypeVar("T")
-
-
 LATE_BYTES = 512 * 1024
 """The kernel adds its counters up late: its peak may still grow by so much when memory is given back."""
 
