@@ -315,7 +315,7 @@ class Live:
             self._ready.made(perf_counter() - start)
 
 
-def _evidence(answer: Answer, start: float, pictures: dict[float, bytes]) -> tuple[LiveEvidence, ...]:
+def _evidence(answer: Answer, start: float, pictures: Mapping[float, bytes]) -> tuple[LiveEvidence, ...]:
     """The frames of an answer with times of day and their pictures."""
     return tuple(
         LiveEvidence(start + seen.time_seconds, seen.tokens, pictures.get(seen.time_seconds, b""))
