@@ -289,7 +289,7 @@ def test_the_commonest_view_is_made_before_it_is_asked_for(qa):
 def test_a_view_that_is_too_old_is_not_used(qa):
     tap = Tap()
     with qa.live(tap, rate=50.0, keep_ready=False) as live:
-        live.ask("how many people?", last="1min")
+        before = live.ask("how many people?", last="1min")
         seen = live.status.frames_seen
         wait_for(lambda: (tap.drop(), live.status.frames_seen > seen)[1])
         view = live._ready.view
@@ -297,7 +297,7 @@ def test_a_view_that_is_too_old_is_not_used(qa):
         answer = live.ask("how many people?", last="1min")
         tap.close()
     assert answer.answer.cache["prefix_tokens_reused"] == 0
-    assert answer.evidence[-1].time_seconds > live.status.started_seconds
+    assert answer.until_seconds > before.until_seconds  # one frame of so short a stretch may still be the first
 
 
 # ---- several at a time
