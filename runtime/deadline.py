@@ -9,20 +9,18 @@ the deadline, and none has more visual tokens than the plan without one: so more
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tam_edge.runtime.calibration import COMMAND, Calibrated
 from tam_edge.runtime.ceiling import Admission
 from tam_edge.runtime.costs import Prediction
-from tam_edge.runtime.errors import DeadlineError, UsageError
+from tam_edge.runtime.duration import duration_seconds, duration_text
+from tam_edge.runtime.errors import DeadlineError
 from tam_edge.runtime.plan import Plan, Rejection
 
 NAMED_SPARE_SHARE = 0.1
 """Added to what was spent before the plan, in the deadline that a refusal names: the next process may take longer."""
-_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +38,6 @@ class Option:
         return self.admission.plan
 
 
-def deadline_seconds(value: float | str) -> float:
-    """A deadline in seconds, given as a number of them or as text such as "3s" or "800ms".
-
-    Raises:
-        UsageError: no such time, or nothing at all.
-    """
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
-    else:
-        seconds = value
-    if not 0 < seconds < math.inf:
-        text = repr(value[:40]) if isinstance(value, str) else f"{value}"
-        raise UsageError(f"{text} is no deadline: write a number and a unit, such as 3s or 800ms")
-    return seconds
-
-
 def checked_deadline(value: float | str | None, calibrated: Calibrated) -> float | None:
     """The deadline in seconds, None where there is none.
 
@@ -66,7 +47,7 @@ def checked_deadline(value: float | str | None, calibrated: Calibrated) -> float
     """
     if value is None:
         return None
-    seconds = deadline_seconds(value)
+    seconds = duration_seconds(value, "a deadline", "3s or 800ms")
     if calibrated.rates is None:
         why = calibrated.problem or f"this device is not calibrated for this bundle: run {COMMAND} once"
         raise DeadlineError(seconds, None, f"a deadline needs to know what work takes here: {why}")
@@ -120,17 +101,13 @@ def best_in_time(seconds: float, spent_ms: Callable[[], float], wanted: Option, 
     raise _refusal(seconds, spent_ms(), cheapest)
 
 
-def time_text(seconds: float) -> str:
-    """Seconds as `deadline_seconds` reads them."""
-    return f"{seconds:g}s" if seconds >= 1 else f"{round(1000 * seconds, 3):g}ms"
-
-
 def _instead(option: Option, wanted: Option, seconds: float, spent_ms: float) -> Option:
     needed_ms = spent_ms + wanted.prediction.safe_ms
     shown = _frames_of(option.plan)
     fewer = Rejection(
         _frames_of(wanted.plan),
-        f"may take {time_text(_rounded_up(needed_ms))} to the first token; {shown} fit into {time_text(seconds)}",
+        f"may take {duration_text(_rounded_up(needed_ms))} to the first token; "
+        f"{shown} fit into {duration_text(seconds)}",
         needed_ms=round(needed_ms, 3),
     )
     plan = replace(option.plan, rejections=(*option.plan.rejections, fewer))
@@ -147,9 +124,9 @@ def _refusal(seconds: float, spent_ms: float, cheapest: Option) -> DeadlineError
     stages = {"before the plan": spent_ms, **cheapest.prediction.stages_ms}
     longest = max(stages, key=lambda name: stages[name])
     message = (
-        f"{time_text(seconds)} to the first token is too little: {_frames_of(cheapest.plan)}, the quickest, may take "
-        f"{time_text(_rounded_up(spent_ms + cheapest.prediction.safe_ms))}, most of it {longest}; "
-        f"allow at least {time_text(needed)}"
+        f"{duration_text(seconds)} to the first token is too little: {_frames_of(cheapest.plan)}, the quickest, "
+        f"may take {duration_text(_rounded_up(spent_ms + cheapest.prediction.safe_ms))}, most of it {longest}; "
+        f"allow at least {duration_text(needed)}"
     )
     return DeadlineError(seconds, needed, message)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from bench_ceiling import QUESTIONS, make_videos
 
 from tam_edge.runtime import DeadlineError, VideoQA
-from tam_edge.runtime.deadline import time_text
+from tam_edge.runtime.duration import duration_seconds, duration_text
 
 CHILD_SECONDS = 600
 KEPT_SHARE, USED_SHARE = 0.95, 0.6
@@ -95,7 +95,7 @@ class Bench:
 
     def _cold(self, video: str, question: str, seconds: float) -> Run:
         command = [sys.executable, "-c", "from tam_edge.apps.cli import main; main()", "run", "--json"]
-        command += ["--video", video, "--ask", question, "--max-tokens", "1", "--deadline", time_text(seconds)]
+        command += ["--video", video, "--ask", question, "--max-tokens", "1", "--deadline", duration_text(seconds)]
         done = subprocess.run(
             [*command, *self._arguments], capture_output=True, text=True, check=False, timeout=CHILD_SECONDS
         )
@@ -122,10 +122,8 @@ def _answered(video: str, question: str, cold: bool, seconds: float, answer: dic
 
 
 def _named(line: str) -> float | None:
-    from tam_edge.runtime.deadline import deadline_seconds
-
     _, found, text = line.rpartition("allow at least ")
-    return deadline_seconds(text) if found else None
+    return duration_seconds(text, "a deadline") if found else None
 
 
 def random_runs(bench: Bench, count: int, videos: Sequence[str], seed: int) -> Iterator[tuple[Run, Run | None]]:

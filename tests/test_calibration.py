@@ -206,7 +206,7 @@ def test_a_deadline_without_a_calibration_is_one_line(bundle, place, clip):
         assert (done.code, done.out) == (1, "")
         assert done.err.count("\n") == 1 and "run tam-edge doctor --calibrate once" in done.err
         done = call(command, *asked, "--deadline", "soon")
-        assert (done.code, done.out) == (2, "") and "'soon' is no deadline" in done.err
+        assert (done.code, done.out) == (2, "") and "a deadline cannot be 'soon'" in done.err
     assert "not calibrated: run tam-edge doctor --calibrate" in call("plan", *asked).out
 
 

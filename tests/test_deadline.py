@@ -15,8 +15,9 @@ from tam_edge.runtime.bundle import load_bundle
 from tam_edge.runtime.calibration import Calibrated
 from tam_edge.runtime.ceiling import Setting, admit
 from tam_edge.runtime.costs import State, predict
-from tam_edge.runtime.deadline import Option, best_in_time, checked_deadline, deadline_seconds, smaller_plans, time_text
-from tam_edge.runtime.errors import DeadlineError, MemoryLimitError, UsageError
+from tam_edge.runtime.deadline import Option, best_in_time, checked_deadline, smaller_plans
+from tam_edge.runtime.duration import duration_seconds, duration_text
+from tam_edge.runtime.errors import DeadlineError, MemoryLimitError
 from tam_edge.runtime.footprint import Case, Thrift
 from tam_edge.runtime.inductor import TaskEstimate
 from tam_edge.runtime.plan import Limits, make_plan
@@ -126,8 +127,8 @@ def test_the_deadline_that_a_refusal_names_is_enough_and_hardly_more(manifest, t
     with pytest.raises(DeadlineError) as caught:
         asked.within(0.001)
     named = caught.value.needed_seconds
-    assert str(caught.value).endswith(f"allow at least {time_text(named)}")
-    asked.within(deadline_seconds(time_text(named)))
+    assert str(caught.value).endswith(f"allow at least {duration_text(named)}")
+    asked.within(duration_seconds(duration_text(named), "a deadline"))
     with pytest.raises(DeadlineError):
         asked.within(0.8 * named)
 
@@ -170,19 +171,6 @@ def test_a_given_plan_is_kept_or_refused(manifest):
     with pytest.raises(DeadlineError, match="allow at least"):
         best_in_time(0.01, lambda: 0.0, wanted, [])
     assert best_in_time(1000, lambda: 0.0, wanted, []) is wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("3s", 3), ("800ms", 0.8), (" 1.5 S ", 1.5), ("2min", 120), (0.25, 0.25)]
-)
-def test_deadlines_are_read(text, seconds):
-    assert deadline_seconds(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "3", "s", "-1s", "0s", "1h", "nan", "3s3s", 0, -1.0, float("inf"), float("nan")])
-def test_what_is_no_deadline_is_refused(text):
-    with pytest.raises(UsageError, match="write a number and a unit, such as 3s or 800ms"):
-        deadline_seconds(text)
 
 
 def test_without_a_calibration_a_deadline_is_refused_with_the_command_to_run():

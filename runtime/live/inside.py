@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from tam_edge.runtime.budget import MemoryLimit
+from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.live.events import EventLog
 from tam_edge.runtime.live.eye import Eye
 from tam_edge.runtime.live.line import Line
-from tam_edge.runtime.live.moments import length_seconds
 from tam_edge.runtime.live.reader import Reader
 from tam_edge.runtime.live.room import WindowRoom, window_room
 from tam_edge.runtime.live.sources import LiveInput, open_source
@@ -105,7 +105,7 @@ def _frames_wanted(horizon_seconds: float, rate: float, usual_rate: float) -> in
 
 def _checked(options: LiveOptions, usual_rate: float) -> tuple[float, float]:
     """Horizon in seconds, and frames per second."""
-    horizon = length_seconds(options.horizon, "horizon")
+    horizon = duration_seconds(options.horizon, "horizon")
     if not SHORTEST_SECONDS <= horizon <= LONGEST_SECONDS:
         raise UsageError(f"horizon is {horizon:g} s: take 1 s to 7 days")
     rate = usual_rate if options.rate is None else options.rate
