@@ -61,7 +61,7 @@ class Request:
     calibrated: Calibrated
     """What is known about this device."""
     stays_open: bool
-    """Whether the video is a live one, which needs the engines between questions too."""
+    """Whether the engines are needed between questions too: a live session is open."""
     deadline_seconds: float | None
     """Most time from the question to the first token; None: as long as it takes."""
     let_go: Callable[[], None]
@@ -123,8 +123,10 @@ def admitted(
             return _in_time(request, parts, now, found, case_of, start, clock, lambda _: [])
         unknown = TaskEstimate(request.question, manifest.routing.tasks[0].name, 0.0, {})
         smallest = case_of(plan_for(unknown, least))  # before the process is looked at: it loads a tokenizer
-        made_way = _make_way(request, setting(), smallest)
-        check_least(setting(), case_of(plan_for(unknown, least)), start)
+        now = setting()
+        if made_way := _make_way(request, now, smallest):  # what was closed holds nothing any more, no frames either
+            now, smallest = setting(), case_of(plan_for(unknown, least))
+        check_least(now, smallest, start)
         inductor = parts.inductor()
     with clock.stage("inductor"):
         [estimate] = inductor.classify([request.question])
@@ -154,7 +156,7 @@ def _start(request: Request, parts: Parts) -> Thrift:
     return Thrift(
         decode_ahead=overlap.decode_ahead,
         language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
-        chunk_frames=1 if request.stays_open else chunk_frames(info),  # live frames come one by one
+        chunk_frames=1 if request.stays_open else chunk_frames(info),  # an engine keeps what its largest chunk took
         stays_open=request.stays_open,
         features_bytes=request.kept_features_bytes,
     )

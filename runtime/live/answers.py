@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 from weakref import finalize
 
 from tam_edge.runtime.answer import Answer
-from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.live.events import iso
 from tam_edge.runtime.live.line import Place
 from tam_edge.runtime.plan import Plan
-from tam_edge.runtime.stream import AnswerStream
+from tam_edge.runtime.stream import AnswerStream, Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class LiveAnswer:
         }
 
 
-class LiveStream(Iterator[str]):
+class LiveStream(Pieces[LiveAnswer]):
     """The pieces of an answer about a live source. Others wait until it is read to its end, closed or let go of."""
 
     def __init__(
@@ -86,23 +84,11 @@ class LiveStream(Iterator[str]):
         told: Callable[[Answer], LiveAnswer],
     ) -> None:
         """Read `stream`; `first` is called at the first piece, `told` makes the whole answer."""
-        self.plan = stream.plan
-        """What will be looked at."""
+        super().__init__(stream.plan)
         self._stream = stream
         self._first = first
         self._told = told
-        self._answer: LiveAnswer | None = None
         self._leave = finalize(self, _end, stream, place, first)
-
-    @property
-    def answer(self) -> LiveAnswer:
-        """The whole answer, once the last piece was taken.
-
-        Raises: UsageError before that, and after `close`.
-        """
-        if self._answer is None:
-            raise UsageError("the answer is not complete: take every piece first")
-        return self._answer
 
     def __next__(self) -> str:
         """Return the next piece; joined they are the answer's text."""
@@ -122,14 +108,6 @@ class LiveStream(Iterator[str]):
     def close(self) -> None:
         """Stop the work; closing twice, or after the end, is fine."""
         self._leave()
-
-    def __enter__(self) -> LiveStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _end(stream: AnswerStream, place: Place, first: Callable[[], None]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from tam_edge.runtime.container import CONTAINERS, MAX_FRAME_PIXELS
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.live.sources import LiveFrame, LiveSource
+from tam_edge.runtime.live.sources.decoded import decoded
 from tam_edge.runtime.natives import import_native
-from tam_edge.runtime.upright import UprightRgb, orientation
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -58,11 +57,8 @@ class NetworkStream(LiveSource):
             raise VideoError(self.name, "its pictures are in a codec that is not supported")
         stream.thread_type, stream.codec_context.thread_count = "SLICE", 1  # threads by frame would show them later
         stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
-        upright: UprightRgb | None = None
-        for frame in container.decode(stream):
-            upright = upright or UprightRgb(orientation(frame))
-            height, width = (frame.width, frame.height) if upright.lying else (frame.height, frame.width)
-            yield LiveFrame(partial(upright, frame), height, width)
+        for _, frame in decoded(container.decode(stream)):
+            yield frame
 
 
 def without_password(address: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import partial
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -12,8 +11,8 @@ from typing import ClassVar
 from tam_edge.runtime.container import open_stream
 from tam_edge.runtime.errors import VideoError
 from tam_edge.runtime.live.sources import LiveFrame, LiveSource
+from tam_edge.runtime.live.sources.decoded import decoded
 from tam_edge.runtime.natives import import_native
-from tam_edge.runtime.upright import UprightRgb, orientation
 
 
 class Played(LiveSource):
@@ -38,16 +37,12 @@ class Played(LiveSource):
         file = open_stream(self._path, self.name, 1)
         with file.container:
             start: float | None = None
-            upright: UprightRgb | None = None
             try:
-                for frame in file.container.decode(file.stream):
-                    upright = upright or UprightRgb(orientation(frame))
-                    shown = frame.time or 0.0
+                for shown, frame in decoded(file.container.decode(file.stream)):
                     start = monotonic() - shown if start is None else start
                     if self._stopped.wait(max(0.0, start + shown - monotonic())):
                         return
-                    height, width = (frame.width, frame.height) if upright.lying else (frame.height, frame.width)
-                    yield LiveFrame(partial(upright, frame), height, width)
+                    yield frame
             except av.FFmpegError as error:
                 raise VideoError(self.name, f"cannot be read any further ({error.strerror})") from None
 
