@@ -99,7 +99,8 @@ def packets_from(file: OpenFile, place: Place) -> Generator[Packet[VideoStream],
         if place.seek_tick is not None:
             container.seek(place.seek_tick, stream=stream)
         elif container.format.name == ISO_MEDIA and len(stream.index_entries):  # it may have been read from before
-            container.seek(stream.index_entries[0].timestamp, stream=stream, any_frame=True)
+            # Just before it: of packets with the same time the last one would be found.
+            container.seek(stream.index_entries[0].timestamp - 1, stream=stream, any_frame=True)
         found = place.tick is None
         for packet in container.demux(stream):
             check_wanted()

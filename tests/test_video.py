@@ -187,6 +187,21 @@ def test_a_beginning_hidden_by_an_edit_list_is_not_shown(tmp_path: Path) -> None
     assert numbers(video, [0.0, 0.4, 0.79]) == [30, 40, 49]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_frames_that_all_have_the_same_time_show_the_first(suffix: str, tmp_path: Path) -> None:
+    source, path = write_clip(tmp_path / "timed.mp4", steady(10)), tmp_path / f"still.{suffix}"
+    with av.open(source) as timed, av.open(path, "w") as still:
+        stream = still.add_stream_from_template(timed.streams.video[0])
+        for packet in timed.demux(timed.streams.video[0]):
+            if not packet.size:
+                continue
+            packet.pts = packet.dts = 0
+            packet.stream = stream
+            still.mux(packet)
+    video = open_video(path)
+    assert numbers(video, [0.0, video.info.duration_seconds]) == [0, 0]
+
+
 # Containers without presentation times, without an index, or without a duration.
 @pytest.mark.parametrize(
     ("file", "codec", "fmt", "options", "container_options"),
