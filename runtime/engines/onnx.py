@@ -38,6 +38,9 @@ class OnnxEngine:
             self._session: Any = onnxruntime.InferenceSession(path, _options(onnxruntime, threads), providers=providers)
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise EngineError(f"{path}: onnxruntime cannot open it ({_cause(error)}); make the bundle again") from error
+        # Blocks serve again within a run; afterwards the memory ceiling wants them back.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.input_names: tuple[str, ...] = tuple(tensor.name for tensor in self._session.get_inputs())
         """Names of the graph's inputs, in its order."""
         self.on_gpu: bool = self._session.get_providers()[0] == CUDA
@@ -51,7 +54,7 @@ class OnnxEngine:
         if self._session is None:
             raise EngineError(f"{self._name} is closed; load the bundle again")
         try:
-            outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+            outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs), self._run_options)
         except Exception as error:  # as above
             raise EngineError(f"{self._name} failed while it ran ({_cause(error)})") from error
         return outputs
@@ -66,8 +69,6 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
-    # The arena would keep the largest chunk's activations for good; the memory ceiling wants them back.
-    options.enable_cpu_mem_arena = False
     # Waiting threads that spin would slow the decoder and the language model down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not has_vnni():
