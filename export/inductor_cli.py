@@ -1,4 +1,4 @@
-"""`tam-edge inductor`: train, measure and extend the model that names a question's task type."""
+"""`tam-edge inductor`: train, measure, put in place and extend the model that names a question's task type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from tam_edge.runtime.errors import UsageError
 
 inductor = typer.Typer(
-    help="Train, measure and extend the model that names a question's task type.",
+    help="Train, measure, put in place and extend the model that names a question's task type.",
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -22,7 +22,7 @@ _JSON = typer.Option("--json", help="Print JSON on stdout and nothing else there
 
 @inductor.callback()
 def _inductor() -> None:
-    """Train, measure and extend the model that names a question's task type."""
+    """Train, measure, put in place and extend the model that names a question's task type."""
 
 
 @inductor.command("train")
@@ -89,6 +89,26 @@ def report(
         for path in draw_figures(metrics, out):
             print(f"wrote {path}", file=sys.stderr)
     print(json.dumps(metrics) if as_json else figures_table(metrics))
+
+
+@inductor.command("put")
+def put(
+    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of a finished training.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder of the new bundle; an older one is replaced.")
+    ],
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FOLDER", help="Bundle to copy. [default: the one that is installed]"),
+    ] = None,
+) -> None:
+    """Write a bundle with the Inductor that a training left; its eye, projectors and language model stay."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from tam_edge.export.inductor_put import put_inductor
+    from tam_edge.runtime.bundle import default_bundle_path
+
+    put_inductor(bundle or default_bundle_path(), run, out, progress=lambda what: print(what, file=sys.stderr))
+    print(f"wrote {out}")
 
 
 @inductor.command("extend")
