@@ -33,20 +33,12 @@ def nano(
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", min=1, help="Processes that share the work of a step.")
     ] = 1,
-    eye_of: Annotated[
-        Path | None,
-        typer.Option(
-            "--eye-of",
-            metavar="BUNDLE",
-            help="Begin with this bundle's image encoder instead of training one; its experts must be near copies.",
-        ),
-    ] = None,
 ) -> None:
     """Train the nano model from nothing: Inductor, eye, language model, experts. A stopped run goes on where it was."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from those that work
     from tam_edge.models.recipe.stages import train_nano
 
-    minutes = train_nano(run, seed=seed, queries=queries, scale=scale, processes=processes, eye_of=eye_of)
+    minutes = train_nano(run, seed=seed, queries=queries, scale=scale, processes=processes)
     print("trained in " + ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items()))
 
 

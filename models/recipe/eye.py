@@ -34,8 +34,6 @@ FRAMES_PER_STEP, PIECES = 16, 2  # two processes take a piece each
 GROUP_WEIGHTS = {"character": 2.0, "doing": 2.0, "kind": 1.0, "colour": 1.0, "expression": 0.7, "gaze": 0.7}
 OTHER_WEIGHT = 0.5  # place, weather, light, obstacle: easy
 EYE = Stage("eye", steps=7000, muon_lr=3e-3, adam_lr=2e-3, warmup_steps=100)
-AGAIN = Stage("eye", steps=600, muon_lr=3e-4, adam_lr=2e-3, warmup_steps=30)
-"""For an encoder that is trained already: its heads, which no bundle holds, have to be found again."""
 EVALUATION_FRAMES = 192
 
 
@@ -94,16 +92,11 @@ def roughen(frame: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
     return np.asarray(rough, np.uint8)
 
 
-def train_eye(
-    run: Path, config: VisionConfig, *, seed: int = 0, stage: Stage = EYE, start: VisionTransformer | None = None
-) -> None:
-    """Train, or go on training, the dense encoder and its heads; leaves RUN/eye.pt.
-
-    `start` is an encoder that is trained already; `AGAIN` is the stage for it.
-    """
+def train_eye(run: Path, config: VisionConfig, *, seed: int = 0, stage: Stage = EYE) -> None:
+    """Train, or go on training, the dense encoder and its heads; leaves RUN/eye.pt."""
     torch.manual_seed(seed)
     device = training_device()
-    vision = (start or VisionTransformer(replace(config, experts=1))).to(device)
+    vision = VisionTransformer(replace(config, experts=1)).to(device)
     heads = DenseHeads(config.width).to(device)
     forward = torch.compile(vision)
 

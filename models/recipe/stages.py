@@ -15,7 +15,6 @@ from tam_edge.models.recipe.inductor import default_queries, train_inductor
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
-from tam_edge.models.recipe.recall import recall_encoder
 from tam_edge.models.recipe.tokenizer import train_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -28,24 +27,19 @@ def train_nano(
     queries: Path | None = None,
     scale: float = 1.0,
     processes: int = 1,
-    eye_of: Path | None = None,
 ) -> dict[str, float]:
     """Run every stage that is not finished; returns minutes per stage, all calls of this run together.
-
-    `eye_of` is a bundle whose dense encoder the run begins with; without it the eye is trained from nothing.
 
     RUN/training.json keeps them. `scale` multiplies the length of every stage; `processes` share the work of a step,
     which changes no result but the order of sums.
     """
-    if eye_of is not None:
-        recall_encoder(eye_of, NANO.vision)  # what cannot be used is refused before the Inductor is trained
     run.mkdir(parents=True, exist_ok=True)
     if not (run / TOKENIZER).exists():
         train_tokenizer().save(str(run / TOKENIZER))
     train_inductor_once = partial(_inductor, run, seed, queries, processes)
     for name, work, count in (
         ("inductor", train_inductor_once, 1),  # which shares its work by pieces, not by steps
-        ("eye", partial(_eye, run, seed, scale, eye_of), processes),
+        ("eye", partial(_eye, run, seed, scale), processes),
         ("noticing", partial(_noticing, run, seed, scale), processes),
         ("symbols", partial(_symbols, run, seed, scale), processes),
         ("features", partial(_features, run, scale), processes),
@@ -73,12 +67,8 @@ def _inductor(run: Path, seed: int, queries: Path | None, processes: int) -> Non
         train_inductor(run / "inductor", queries=sets, seed=seed, processes=processes)
 
 
-def _eye(run: Path, seed: int, scale: float, eye_of: Path | None) -> None:
-    if eye_of is None:
-        eye.train_eye(run, NANO.vision, seed=seed, stage=_scaled(eye.EYE, scale))
-        return
-    start = recall_encoder(eye_of, NANO.vision)
-    eye.train_eye(run, NANO.vision, seed=seed, stage=_scaled(eye.AGAIN, scale), start=start)
+def _eye(run: Path, seed: int, scale: float) -> None:
+    eye.train_eye(run, NANO.vision, seed=seed, stage=_scaled(eye.EYE, scale))
 
 
 def _noticing(run: Path, seed: int, scale: float) -> None:
