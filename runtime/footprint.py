@@ -167,15 +167,19 @@ def _vision(
     stays_open = standing.video_bytes and threads == standing.threads
     opening = 0 if decoder is None or stays_open else decoder.opening_bytes - decoding  # past before there are frames
     following = min(chunk, case.frames - chunk) if thrift.decode_ahead and case.images is None else 0
-    yield "frames", max(opening, _frames_bytes(manifest, info, case, chunk, following))
+    closed = decoding if case.images is None and case.frames <= chunk else 0
+    yield "frames", max(opening, _frames_bytes(manifest, info, case, chunk, following, closed))
     yield "features", _features(manifest, standing, case, thrift)
     yield "tokens", 2 * _tokens_bytes(manifest, case)
 
 
-def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk: int, following: int) -> int:
+def _frames_bytes(
+    manifest: Manifest, info: VideoInfo | None, case: Case, chunk: int, following: int, closed: int
+) -> int:
     """The larger of two moments: a chunk's last frame is converted, or the whole chunk runs through the encoder.
 
-    Both may come at once where `following` frames are decoded meanwhile.
+    Both may come at once where `following` frames are decoded meanwhile. Where all frames are one chunk the decoder is
+    closed before they are encoded, and so many bytes with it.
     """
     encoder = manifest.encoders[manifest.strategies[0].encoders[0]]
     frame_pixels = 0 if info is None else info.width_px * info.height_px
@@ -190,7 +194,7 @@ def _frames_bytes(manifest: Manifest, info: VideoInfo | None, case: Case, chunk:
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
     rgb, resizing = RGB_BYTES * frame_pixels, (STILL_BYTES if case.images else RESIZING_BYTES) * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
-    serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working)
+    serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working - closed)
     if not following:
         return serial
     # while the last of those that follow is converted its place is still empty: it has not been written to

@@ -198,6 +198,8 @@ def _in_batches(
             chunk = chunk or _Chunk(picture, min(chunk_frames, expected - done))
             chunk.add(picture)
             if chunk.full:
+                if done + 1 == expected:
+                    pictures.close()  # a decoder need not wait for the last batch to be encoded
                 yield chunk.batch()
                 chunk = None  # before the next chunk is allocated: one at a time
     if chunk is not None:

@@ -27,7 +27,7 @@ _H264_PARAMETERS = 7  # type of a sequence parameter set
 _H264_HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _H264_FOUR_FOUR_FOUR = 3
 _WORKING = 4  # pictures in work, waiting and shown, and tables
-_THREAD_PICTURES = 3  # a second thread's; more threads add less, as they wait for each other
+_THREAD_PICTURES = 2  # a second thread's; more threads add less, as they wait for each other
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,8 @@ def test_frames_are_the_dearer_of_decoding_and_encoding(manifest):
     assert needs == 9 * 3 * pixels + 8 * 3 * IMAGE_PX**2 * 4 + 34 * MIB
     ahead = needs_of(manifest, thrift=Thrift(decode_ahead=True))["vision"]["frames"]
     assert ahead == needs + (2 + 1) * 3 * pixels, "10 frames in all: two follow, and one more while the last is made"
+    one_chunk = needs_of(manifest, case=replace(LOOK, frames=8))["vision"]
+    assert one_chunk["frames"] == needs - one_chunk["decoder"], "the file is closed once its last frame is decoded"
     tall = needs_of(manifest, thrift=Thrift(chunk_frames=1), video=info(3840, 2160))["vision"]["frames"]
     assert tall == 4 * 3 * 3840 * 2160, "the chunk, the last one, the one that is converted, and its copy"
 
@@ -99,7 +101,7 @@ def test_what_is_looked_at_is_counted(manifest):
     needs = needs_of(manifest)["vision"]
     assert needs["tokens"] == 2 * 160 * EMBEDDING * 4
     assert needs["features"] == 10 * SIDE**2 * WIDTH * 4
-    assert needs["decoder"] == FIXED_BYTES + (6 + 3) * 640 * 360 * 3 // 2
+    assert needs["decoder"] == FIXED_BYTES + (6 + 2) * 640 * 360 * 3 // 2
     assert needs["code"] == 8 * MIB
 
 
@@ -134,7 +136,7 @@ def test_a_video_that_was_seen_needs_nothing_new(manifest):
 def test_threads_hold_memory_of_their_own(manifest):
     two, nine = (needs_of(manifest, held=Standing(MIB, threads=n))["vision"] for n in (2, 9))
     assert nine["vision"] - two["vision"] == 2 * 7 * THREAD_BYTES
-    assert nine["decoder"] - two["decoder"] == 7 * 3 * 640 * 360 * 3 // 2
+    assert nine["decoder"] - two["decoder"] == 7 * 2 * 640 * 360 * 3 // 2
     alone = needs_of(manifest, held=Standing(MIB, threads=9), thrift=Thrift(decoder_threads=1))["vision"]
     assert alone["decoder"] == FIXED_BYTES + 6 * 640 * 360 * 3 // 2
 

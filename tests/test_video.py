@@ -310,6 +310,18 @@ def test_calls_may_overlap_and_leave_nothing_open(tmp_path: Path) -> None:
         video.frames([0.0], 1)
 
 
+def test_a_file_is_closed_before_its_last_frames_are_used(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", steady(30))
+
+    def open_files() -> int:
+        return sum(place.is_symlink() and place.readlink() == path for place in Path("/proc/self/fd").iterdir())
+
+    held = []
+    for _ in open_video(path).frames([0.0, 0.4, 0.8], 2):
+        held.append(open_files())
+    assert held == [1, 0]
+
+
 MEMORY_PROGRAM = """
 import sys
 from pathlib import Path
