@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
-from tam_edge.apps.serve.problem import ServeError, problem_of, problem_of_request
 from tam_edge.apps.serve.reading import read_messages
 from tam_edge.apps.serve.replies import Reply
-from tam_edge.apps.serve.schema import ChatReply, ChatRequest, ErrorReply, Health, Model, Models
+from tam_edge.apps.serve.schema import UNSUPPORTED, ChatReply, ChatRequest, ErrorReply, Health, Model, Models
 from tam_edge.apps.serve.service import Service
 from tam_edge.apps.serve.store import Held
 from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words, Worker
+from tam_edge.apps.web.problem import ServeError, problem_of, problem_of_request
+from tam_edge.apps.web.streams import EventStream, gone
 from tam_edge.runtime.plan import Rejection
 
+OPEN_PATHS = frozenset({"/health"})
+"""Paths that need no token: they tell a load balancer nothing but that the server lives."""
 _BODY = {
     "required": True,
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
@@ -68,20 +69,6 @@ class ServeApp(FastAPI):
             _, found = models_json_schema([(ChatRequest, "validation")], ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= found["$defs"]
         return schema
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events; what they need is let go of when they end, however they do."""
-
-    def __init__(self, events: AsyncIterator[bytes], needed: AsyncExitStack) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._needed = needed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them. Whether the client has gone is watched elsewhere."""
-        async with self._needed:
-            await self.stream_response(send)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -163,20 +150,20 @@ async def _read(request: Request, service: Service, held: Held) -> Asked:
         try:
             asked = ChatRequest.model_validate_json(body)
         except ValidationError as error:
-            raise problem_of_request(error) from None
+            raise problem_of_request(error, UNSUPPORTED) from None
         body.clear()  # its text is in the memory a second time now
         _check_model(service, asked.model)
         collecting = asyncio.create_task(_question(asked, service, held))
-        gone = asyncio.create_task(_gone(request))
+        left = asyncio.create_task(gone(request))
         try:
-            await asyncio.wait({collecting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({collecting, left}, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
                 raise ClientDisconnect
             options = asked.stream_options
             return Asked(collecting.result(), bool(asked.stream), bool(options and options.include_usage))
         finally:
             collecting.cancel()
-            gone.cancel()
+            left.cancel()
 
 
 async def _question(asked: ChatRequest, service: Service, held: Held) -> Question:
@@ -205,14 +192,8 @@ async def _question(asked: ChatRequest, service: Service, held: Held) -> Questio
     )
 
 
-async def _gone(request: Request) -> None:
-    """Wait until the client has gone; the body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _leave_when_gone(request: Request, worker: Worker, job: Job) -> None:
-    await _gone(request)
+    await gone(request)
     worker.leave(job)
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tam_edge.apps.serve.download import Downloader
-from tam_edge.apps.serve.guard import BodyRoom
 from tam_edge.apps.serve.limits import ServeLimits
 from tam_edge.apps.serve.metrics import Metrics
 from tam_edge.apps.serve.sources import Sources
 from tam_edge.apps.serve.store import MediaStore
 from tam_edge.apps.serve.work import Worker
+from tam_edge.apps.web.body import BodyRoom
 from tam_edge.runtime.session import VideoQA
 
 

@@ -5,20 +5,20 @@ Events go to the loop of whoever asked. Nothing here waits for a client: a slow 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from tam_edge.apps.serve.abandon import AbandonedError, Patience, WatchedVideo
+from tam_edge.apps.serve.abandon import WatchedVideo
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.problem import ServeError, problem_of
+from tam_edge.apps.web.patience import AbandonedError, Told
+from tam_edge.apps.web.problem import ServeError, problem_of
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.frames import Video, VideoInfo
 from tam_edge.runtime.plan import Plan, Rejection
@@ -89,30 +89,14 @@ class Finished:
 Event = Words | Finished | ServeError
 
 
-@dataclass(eq=False)
-class Job:
-    """A question in the queue, or being answered."""
+class Job(Told[Event]):
+    """A question in the queue, or being answered; a `Finished` or a `ServeError` is the last event."""
 
-    question: Question
-    """What is asked."""
-    patience: Patience = field(default_factory=Patience)
-    """Whether somebody waits for it."""
-    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
-    """What becomes of it; a `Finished` or a `ServeError` is the last."""
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _since: float = field(default_factory=perf_counter)
-
-    def tell(self, event: Event) -> None:
-        """Say from any thread what became of it."""
-        try:
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop has ended, and so has everybody who could listen
-            self.patience.leave()
-
-    @property
-    def age_ms(self) -> float:
-        """Since it was asked."""
-        return 1000 * (perf_counter() - self._since)
+    def __init__(self, question: Question) -> None:
+        """Use it in the loop of whoever asks."""
+        super().__init__()
+        self.question = question
+        """What is asked."""
 
 
 class Worker:
