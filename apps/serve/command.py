@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import fastapi  # noqa: F401  first, so that its extra is the one named where it is missing
 import typer
 
 import tam_edge.apps.options as opt
-from tam_edge.apps.render import print_json, print_notes
+from tam_edge.apps.render import print_json
 from tam_edge.apps.serve.limits import ServeLimits
 from tam_edge.apps.serve.metrics import Counted
 from tam_edge.apps.serve.routes import OPEN_PATHS, make_app
@@ -21,11 +21,8 @@ from tam_edge.apps.serve.service import Reach, make_service
 from tam_edge.apps.web.guard import Guard
 from tam_edge.apps.web.listening import Server, bound_socket, terminated_cleanly, url_of
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
-from tam_edge.runtime.budget import memory_limit, parse_size
-from tam_edge.runtime.device import probe_device
-from tam_edge.runtime.engines import DeviceName
-from tam_edge.runtime.errors import TamEdgeError, UsageError
-from tam_edge.runtime.session import VideoQA
+from tam_edge.runtime.budget import parse_size
+from tam_edge.runtime.errors import UsageError
 
 ServeDir = Annotated[
     list[Path] | None,
@@ -71,7 +68,7 @@ def serve(
     reach = _reach(host, token_file, serve_dir or (), allow_http, allow_host or ())
     with terminated_cleanly(), ExitStack() as needed:
         bound = needed.enter_context(bound_socket(host, port))
-        qa = needed.enter_context(_loaded(model, memory, device, threads, limits))
+        qa = needed.enter_context(opt.load(model, memory, device, threads, reserve_bytes=limits.reserve_bytes))
         service = make_service(qa, limits, reach, needed)
         app = Counted(Guard(make_app(service), host, reach.token, OPEN_PATHS), service.metrics)
         url = url_of(bound)
@@ -89,19 +86,6 @@ def _reach(
             raise UsageError(f"--serve-dir {folder}: no such folder")
     folders = tuple(folder.resolve() for folder in serve_dirs)
     return Reach(host, token, folders, allow_http, frozenset(name.lower() for name in allow_hosts))
-
-
-def _loaded(model: Path | None, memory: str | None, device: str, threads: int | None, limits: ServeLimits) -> VideoQA:
-    """The runtime, below a ceiling that leaves room for what arrives meanwhile."""
-    whole = memory_limit(memory, probe_device())
-    left = whole.limit_bytes - limits.reserve_bytes
-    if left <= 0:
-        text = f"{whole.source} leaves no room beside requests of --max-body: lower that, or raise --memory"
-        raise TamEdgeError(text)
-    qa = VideoQA.load(model, memory=left, device=cast(DeviceName, device), threads=threads)
-    if qa.calibrated.problem is not None:
-        print_notes([qa.calibrated.problem])
-    return qa
 
 
 def _announce(url: str, model: str, as_json: bool) -> None:

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tam_edge.apps.serve.reading import read_messages
@@ -20,9 +19,9 @@ from tam_edge.apps.serve.replies import Reply
 from tam_edge.apps.serve.schema import UNSUPPORTED, ChatReply, ChatRequest, ErrorReply, Health, Model, Models
 from tam_edge.apps.serve.service import Service
 from tam_edge.apps.serve.store import Held
-from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words, Worker
-from tam_edge.apps.web.problem import ServeError, problem_of, problem_of_request
-from tam_edge.apps.web.streams import EventStream, gone
+from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words
+from tam_edge.apps.web.problem import REFUSED, ServeError, problem_of_request, refused
+from tam_edge.apps.web.streams import EventStream, gone, leave_when_gone
 from tam_edge.runtime.plan import Rejection
 
 OPEN_PATHS = frozenset({"/health"})
@@ -81,8 +80,8 @@ def make_app(service: Service) -> FastAPI:
         responses=_REFUSALS,
     )
     app.state.service = service
-    for kind in (HTTPException, ClientDisconnect, ServeError, Exception):
-        app.add_exception_handler(kind, _refused)
+    for kind in REFUSED:
+        app.add_exception_handler(kind, refused)
     app.get("/v1/models", response_model=Models)(models)
     app.get("/v1/models/{model:path}", response_model=Model)(model)
     app.post(
@@ -129,7 +128,7 @@ async def chat(request: Request) -> Response:
         asked = await _read(request, service, needed.enter_context(service.store.holding()))
         job = Job(asked.question)
         needed.callback(service.worker.leave, job)
-        watch = asyncio.create_task(_leave_when_gone(request, service.worker, job))
+        watch = asyncio.create_task(leave_when_gone(request, lambda: service.worker.leave(job)))
         needed.callback(watch.cancel)
         service.worker.submit(job)
         reply = Reply(service.model, asked.question, asked.usage)
@@ -192,26 +191,10 @@ async def _question(asked: ChatRequest, service: Service, held: Held) -> Questio
     )
 
 
-async def _leave_when_gone(request: Request, worker: Worker, job: Job) -> None:
-    await gone(request)
-    worker.leave(job)
-
-
 def _no_problem(event: Event) -> Words | Finished:
     if isinstance(event, ServeError):
         raise event
     return event
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    """OpenAI's error object for whatever went wrong."""
-    if isinstance(error, HTTPException):
-        return JSONResponse(
-            ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers
-        )
-    if isinstance(error, ClientDisconnect):
-        error = ServeError(400, "the client has gone")  # nobody reads it
-    return problem_of(error).response()
 
 
 def _check_model(service: Service, model: str) -> None:

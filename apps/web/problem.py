@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from tam_edge.runtime.errors import (
     BundleError,
@@ -106,6 +108,21 @@ def problem_of_request(error: ValidationError, unsupported: Mapping[str, str] | 
     if first["type"] == "json_invalid":
         return ServeError(400, "the body is no JSON", code="invalid_json")
     return ServeError(400, f"{place}: {first['msg']}" if place else str(first["msg"]), param=place or None)
+
+
+REFUSED = (HTTPException, ClientDisconnect, ServeError, Exception)
+"""What an application hands to `refused`."""
+
+
+async def refused(_: Request, error: Exception) -> Response:
+    """The error object for whatever went wrong."""
+    if isinstance(error, HTTPException):
+        return JSONResponse(
+            ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers
+        )
+    if isinstance(error, ClientDisconnect):
+        error = ServeError(400, "the client has gone")  # nobody reads it
+    return problem_of(error).response()
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

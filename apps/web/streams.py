@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,12 @@ async def gone(request: Request) -> None:
     """Wait until the client has gone; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def leave_when_gone(request: Request, leave: Callable[[], None]) -> None:
+    """Call `leave` when the client has gone; the body must have been read."""
+    await gone(request)
+    leave()
 
 
 def event_bytes(value: object) -> bytes:
