@@ -19,7 +19,7 @@ from tam_edge.apps.live.asking import AskBody, Asked, events
 from tam_edge.apps.live.assets import HEADERS, Asset
 from tam_edge.apps.live.limits import LiveLimits
 from tam_edge.apps.live.pictures import View
-from tam_edge.apps.live.sight import Sight, VisitorSight
+from tam_edge.apps.live.sight import STARTING, Sight, VisitorSight
 from tam_edge.apps.web.body import BodyRoom
 from tam_edge.apps.web.problem import REFUSED, ServeError, problem_of_request, refused
 from tam_edge.apps.web.streams import EventStream, leave_when_gone
@@ -107,9 +107,13 @@ async def about(request: Request) -> Response:
 
 async def status(request: Request) -> Response:
     """The session at a glance, and its events after `?after=`."""
-    page = _page(request)
-    live = page.sight.live(_seat(request))
-    after = int(_number(request, "after"))
+    page, after = _page(request), int(_number(request, "after"))
+    try:
+        live = page.sight.live(_seat(request))
+    except ServeError as problem:
+        if problem.code != STARTING:
+            raise
+        return JSONResponse({"state": STARTING})
     told = live.status.to_json() | {
         "memory_limit_bytes": page.memory_limit_bytes,
         "questions_waiting": page.worker.waiting,

@@ -18,6 +18,10 @@ from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.session import VideoQA
 
 
+STARTING = "starting"
+"""What a visitor's session does until its first frame was looked at."""
+
+
 class Sight(ABC):
     """Gives the live session to those who may see it."""
 
@@ -126,7 +130,7 @@ class VisitorSight(Sight):
         live = self._held(seat).live
         if live is None:
             text = "no frame of your camera was looked at yet: try again in a moment"
-            raise ServeError(503, text, code="starting", retry_after_seconds=1)
+            raise ServeError(503, text, code=STARTING, retry_after_seconds=1)
         return live
 
     def stop(self) -> None:
