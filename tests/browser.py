@@ -15,6 +15,24 @@ from pathlib import Path
 from typing import Any
 
 WAIT_SECONDS = 120
+CONTRAST = """
+function colour(text) { return text.match(/[\\d.]+/g).slice(0, 3).map(Number) }
+function light(rgb) {
+  const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  return .2126 * r + .7152 * g + .0722 * b
+}
+function behind(node) {
+  for (let n = node; n; n = n.parentElement) {
+    const c = n.ownerDocument.defaultView.getComputedStyle(n).backgroundColor
+    if (!/, 0\\)$/.test(c)) return colour(c)
+  }
+}
+function contrast(node) {
+  const pair = [light(colour(node.ownerDocument.defaultView.getComputedStyle(node).color)), light(behind(node))]
+  return (Math.max(...pair) + .05) / (Math.min(...pair) + .05)
+}
+"""
+"""JavaScript: `contrast(node)` is that of a text with what is behind it, as WCAG counts; `light(rgb)` a luminance."""
 _KEYS = {
     "Enter": (13, "\r"),
     "Escape": (27, ""),

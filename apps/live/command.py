@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,8 @@ def live(
     if terminal:
         if source == VISITOR:
             raise UsageError("--terminal needs --source: a terminal has no webcam of its own")
+        if sys.stdin is None:  # the program was started with it closed
+            raise UsageError("--terminal reads questions from standard input, which is closed: leave it open")
         if last is not None:
             duration_seconds(last, "--last")
         with opt.load(model, memory, device, threads) as qa, qa.live(source, horizon=horizon) as session:

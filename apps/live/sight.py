@@ -17,7 +17,6 @@ from tam_edge.apps.web.problem import ServeError, problem_of
 from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.session import VideoQA
 
-
 STARTING = "starting"
 """What a visitor's session does until its first frame was looked at."""
 

@@ -124,6 +124,7 @@ class Worker(Generic[AnyJob]):
             self._usual_seconds += 0.2 * (perf_counter() - since - self._usual_seconds)
             self._on_end(job, event)
             job.tell(_left() if event is None else event)
+            del job, event  # or what they hold would stay in memory until the next question
 
     def _ended(self, job: AnyJob) -> Any:
         try:

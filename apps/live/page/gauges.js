@@ -69,9 +69,8 @@ function show(status) {
   }
   line.className = status.state === "live" ? "live" : "away";
   const state = STATES[status.state] ?? status.state;
-  const problem = status.problem ? `: ${status.problem}` : "";
   const waiting = status.questions_waiting ? `. Questions waiting: ${status.questions_waiting}` : "";
-  say(`${state}, ${status.source}${status.state === "live" ? "" : problem}${waiting}`);
+  say(`${state}: ${(status.state !== "live" && status.problem) || status.source}${waiting}`);
   const limit = status.memory_limit_bytes;
   bars.memory.set(status.resident_bytes / limit, `${size(status.resident_bytes)} of ${size(limit)}`);
   const rates = `${status.seen_fps.toFixed(1)} of ${status.read_fps.toFixed(1)} frames/s`;
