@@ -7,14 +7,17 @@ import cv2
 import pytest
 from browser import CONTRAST, browser
 from pages import served_page
+from tiny_bundle import make_tiny_bundle
 
 from tam_edge.models.street import make_scene, questions, render
+from tam_edge.models.street.video import write_video
 
-SCENE, SECONDS, FPS, SIDE_PX = 31, 6, 4, 320
+SCENE, SECONDS, FPS, SIDE_PX = 11, 3, 4, 320
 QUESTION = "how many people?"
 ODD = '<img src=x onerror="alert(1)"><b>how many people?</b>'
 LOOKS = {"desk": (1280, 900), "phone": (390, 844)}
 TABS = 40
+TOKEN = "a-long-secret-word"
 MEASURE = """
 (() => {
   const kinds = 'h1, h2, h3, h4, p, span, label, button, summary, li, input, legend'
@@ -46,9 +49,9 @@ MEASURE = """
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory):
-    """What the browser's camera shows: a street scene whose number of people is known."""
+    """What the browser's camera shows: a street scene with as many people at its end as at any time."""
     scene = make_scene(SCENE)
-    [count] = [one.answer for one in questions(scene) if one.family == "count at once"]
+    [count] = {one.answer for one in questions(scene) if one.family in ("count at once", "count at the end")}
     path = tmp_path_factory.mktemp("camera") / "street.y4m"
     with path.open("wb") as file:
         file.write(b"YUV4MPEG2 W%d H%d F%d:1 Ip A1:1 C420jpeg\n" % (SIDE_PX, SIDE_PX, FPS))
@@ -77,6 +80,8 @@ class Visit:
     second: str
     second_sees: str
     taken_over: str
+    without_server: str
+    keyed: dict
     html_refused: bool
 
 
@@ -144,7 +149,39 @@ def visit(camera, tmp_path_factory, require):
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-video-capture={film}",
     ]
-    with served_page() as served, browser(require("chromium"), folder / "profile", options) as chromium:
+    with browser(require("chromium"), folder / "profile", options) as chromium:
+        found, other = talked(chromium, folder)
+        other.until("document.getElementById('problem').textContent.includes('reached')")
+        without_server = text_of(other, "#problem")
+        keyed = opened_with_a_key(chromium, folder)
+    return Visit(count=count, without_server=without_server, keyed=keyed, **found)
+
+
+def opened_with_a_key(chromium, folder):
+    """A page about a source of the device that wants a token."""
+    clip = folder / "clip.mp4"
+    write_video(make_scene(SCENE), clip, size_px=96)
+    shown = "document.getElementById('view').naturalWidth === 96 && !document.getElementById('view').hidden"
+    with served_page(make_tiny_bundle(folder / "tiny"), source=str(clip), host="0.0.0.0", token=TOKEN) as served:
+        page = chromium.open(served.url)
+        page.until("!document.getElementById('key-form').hidden")
+        page.type("another-word")
+        page.press("Enter")
+        page.until("!document.getElementById('problem').hidden")
+        wrong = text_of(page, "#problem")
+        page.type(TOKEN)
+        page.press("Enter")
+        page.until(shown)
+        page.close()
+        page = chromium.open(f"{served.url}/#key={TOKEN}")
+        page.until(shown)
+        page.until("document.getElementById('session').textContent")
+        return {"wrong": wrong, "address": page.value("location.href.includes('key')"), "text": page.text()}
+
+
+def talked(chromium, folder):
+    """A visitor's whole visit, and the page of the one who came next, whose server has ended."""
+    with served_page() as served:
         page = chromium.open(served.url)
         page.until("!document.getElementById('main').hidden")
         tab_to(page, "#camera-start")
@@ -155,6 +192,7 @@ def visit(camera, tmp_path_factory, require):
         answered(page, 1)
         answer = text_of(page, ".answer")
         planned, frames = text_of(page, ".reasons"), page.value("document.querySelectorAll('.frames img').length")
+        look = looks(page, folder)
         large, back = looked_large(page)
         ask(page, ODD)
         answered(page, 2)
@@ -170,7 +208,6 @@ def visit(camera, tmp_path_factory, require):
             page.until("!document.getElementById('send').hidden")
         stopped = text_of(page, ".turn .answer")
         status, gauges = text_of(page, "#session"), text_of(page, "#gauges")
-        look = looks(page, folder)
         complaints = page.complaints()
 
         other = chromium.open(served.url)
@@ -185,24 +222,24 @@ def visit(camera, tmp_path_factory, require):
         taken_over = text_of(other, "#problem")
         sink = "(() => { try { document.createElement('p').innerHTML = '<b>x</b>' } catch { return true } })()"
         html_refused = other.value(sink)
-    return Visit(
-        count=count,
-        answer=answer,
-        status=status,
-        gauges=gauges,
-        frames=frames,
-        planned=planned,
-        large=large,
-        back=back,
-        odd=odd,
-        stopped=stopped,
-        looks=look,
-        complaints=complaints,
-        second=second,
-        second_sees=second_sees,
-        taken_over=taken_over,
-        html_refused=html_refused,
-    )
+    found = {
+        "answer": answer,
+        "status": status,
+        "gauges": gauges,
+        "frames": frames,
+        "planned": planned,
+        "large": large,
+        "back": back,
+        "odd": odd,
+        "stopped": stopped,
+        "looks": look,
+        "complaints": complaints,
+        "second": second,
+        "second_sees": second_sees,
+        "taken_over": taken_over,
+        "html_refused": html_refused,
+    }
+    return found, other
 
 
 def test_the_answer_is_right_and_rests_on_frames(visit):
@@ -251,3 +288,14 @@ def test_a_second_visitor_is_told_and_comes_next(visit):
     assert "another visitor's camera is being looked at" in visit.second
     assert visit.second_sees == 409
     assert visit.taken_over == ""
+
+
+def test_a_server_that_has_ended_is_said(visit):
+    assert visit.without_server == "The server cannot be reached: is it still running?"
+
+
+def test_a_key_is_asked_for_and_opens_the_page(visit):
+    assert visit.keyed["wrong"] == "That is not the key."
+    assert visit.keyed["address"] is False, "a key in the address does not stay there"
+    assert "clip.mp4" in visit.keyed["text"]
+    assert "Start my camera" not in visit.keyed["text"]

@@ -12,7 +12,7 @@ from command import CHILD_SECONDS, Terminal, call, ended, spawn, start
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pages import served_page
+from pages import jpeg, served_page
 from tiny_bundle import make_tiny_bundle
 
 from tam_edge.apps.live.certificate import machine_names, self_made
@@ -66,12 +66,19 @@ def test_a_source_that_is_not_there_is_said(folder):
     assert "/dev/video99" in outcome.err
 
 
-def test_the_page_is_announced_and_ctrl_c_ends_it(folder, clip):
-    arguments = ("--model", folder, "--threads", "1", "--source", clip, "--port", "0", "--json")
+@pytest.mark.parametrize("of_visitor", [False, True])
+def test_the_page_is_announced_and_ctrl_c_ends_it(folder, clip, of_visitor):
+    source = "visitor" if of_visitor else str(clip)
+    arguments = ("--model", folder, "--threads", "1", "--source", source, "--port", "0", "--json")
     with start("live", *arguments) as child:
         told = json.loads(child.stdout.readline())
-        assert (told["event"], told["source"]) == ("serving", str(clip))
+        assert (told["event"], told["source"]) == ("serving", source)
         assert "tam-edge live" in httpx2.get(told["url"]).text
+        if of_visitor:  # who is in front of the camera
+            seat = {"X-Seat": httpx2.post(f"{told['url']}/api/camera").json()["seat"]}
+            headers = {**seat, "Content-Type": "image/jpeg"}
+            url = f"{told['url']}/api/camera/frame"
+            assert httpx2.post(url, content=jpeg(1), headers=headers).status_code == 204
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=CHILD_SECONDS)
     assert (child.returncode, out, err) == (130, "", "")

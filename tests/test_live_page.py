@@ -162,6 +162,10 @@ def test_the_page_itself_is_open_and_nothing_else_without_the_token(watching):
 
 def test_everybody_sees_the_source_and_asks_about_it(watching):
     wait_for(lambda: watching.send("GET", "/api/status").json()["frames_seen"] > 1)
+    status = watching.send("GET", "/api/status").json()
+    assert (status["events"][0]["number"], status["events"][0]["kind"]) == (1, "connected")
+    later = watching.send("GET", "/api/status?after=1").json()["events"]
+    assert all(event["number"] > 1 for event in later)
     reply = watching.send("GET", "/api/picture")
     assert Image.open(io.BytesIO(reply.content)).size == (128, 128)
     seconds = float(reply.headers["x-time-seconds"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from tam_edge.apps.live.terminal import Terminal
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
 from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from tam_edge.apps.web.listening import Tls
 
 VISITOR = "visitor"
 
@@ -84,27 +87,33 @@ def live(
         return
     if last is not None:
         raise UsageError("--last belongs to --terminal: the page asks how far back")
-    from tam_edge.apps.live.serving import PageOptions, checked_tls, serve_page
+    from tam_edge.apps.live.serving import PageOptions, serve_page
 
-    tls, notes = checked_tls(tls_cert, tls_key), list[str]()
-    token = token_for(host, token_file)
-    if tls_self_made:
-        if tls is not None:
-            raise UsageError("--tls-self-made makes a certificate: leave out --tls-cert and --tls-key")
-        from tam_edge.apps.live.certificate import self_made
-
-        made = self_made(host)
-        tls = made.tls
-        notes.append(f"the certificate names {', '.join(made.names)}; its SHA-256 fingerprint is {made.fingerprint}")
+    tls, notes = _secured(host, tls_cert, tls_key, self_made=tls_self_made)
     options = PageOptions(
         source=None if source == VISITOR else source,
         horizon=horizon,
         host=host,
         port=port,
-        token=token,
+        token=token_for(host, token_file),
         tls=tls,
         notes=notes,
         opens=opens,
         as_json=as_json,
     )
     serve_page(options, lambda reserve: opt.load(model, memory, device, threads, reserve_bytes=reserve))
+
+
+def _secured(host: str, cert: Path | None, key: Path | None, *, self_made: bool) -> tuple[Tls | None, list[str]]:
+    """What makes the page https, if anything does, and what to say about it."""
+    from tam_edge.apps.live.serving import checked_tls
+
+    given = checked_tls(cert, key)
+    if not self_made:
+        return given, []
+    if given is not None:
+        raise UsageError("--tls-self-made makes a certificate: leave out --tls-cert and --tls-key")
+    from tam_edge.apps.live.certificate import self_made as made_for
+
+    made = made_for(host)
+    return made.tls, [f"the certificate names {', '.join(made.names)}; its SHA-256 fingerprint is {made.fingerprint}"]
