@@ -27,17 +27,15 @@ class ServedPage:
 
     url: str
     qa: VideoQA
+    client: httpx2.Client
     token: str | None = None
-    verify: object = True
 
     def send(self, method: str, path: str, seat: str = "", content: bytes | None = None, **headers: str):
         """A request as it is."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"X-Seat": seat} if seat else {}
         sent |= {"Authorization": f"Bearer {self.token}"} if self.token and "Authorization" not in sent else {}
-        return httpx2.request(
-            method, f"{self.url}{path}", content=content, headers=sent, timeout=WAIT_SECONDS, verify=self.verify
-        )
+        return self.client.request(method, f"{self.url}{path}", content=content, headers=sent)
 
     def take(self) -> str:
         """The seat in front of the webcam."""
@@ -73,7 +71,8 @@ def served_page(
         thread.start()
         try:
             assert started.wait(WAIT_SECONDS)
-            yield ServedPage(url, qa, token, verify)
+            with httpx2.Client(timeout=WAIT_SECONDS, verify=verify) as client:
+                yield ServedPage(url, qa, client, token)
         finally:
             server.should_exit = True
             thread.join()

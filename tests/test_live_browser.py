@@ -262,8 +262,12 @@ def test_a_frame_is_enlarged_and_left_by_keys(visit):
 
 
 def test_text_is_never_html(visit):
-    assert visit.odd == {"question": ODD, "made": 0}
+    assert (visit.odd["question"], visit.odd["made"]) == (ODD, 0)
     assert visit.html_refused, "the browser itself refuses to make HTML of text"
+
+
+def test_earlier_questions_are_sent_along(visit):
+    assert "earlier questions: " in visit.odd["notes"], "the bundle says that it was not trained on them"
 
 
 def test_an_answer_is_stopped_by_keys(visit):
