@@ -79,11 +79,17 @@ def checked_questions(questions: list[str]) -> list[str]:
 
 
 def load(
-    model: Path | None, memory: str | None, device: str, threads: int | None, *, reserve_bytes: int = 0
+    model: Path | None,
+    memory: str | None,
+    device: str,
+    threads: int | None,
+    *,
+    reserve_bytes: int = 0,
+    instead: str = "",
 ) -> VideoQA:
     """Check the bundle and the ceiling; engines open when they are needed.
 
-    `reserve_bytes` of the ceiling are left to what arrives at a server meanwhile.
+    `reserve_bytes` of the ceiling are left to what arrives at a server; `instead` names what would lower them.
 
     Raises:
         BundleError, MemoryLimitError, UsageError, TamEdgeError.
@@ -93,9 +99,11 @@ def load(
         whole = memory_limit(memory, probe_device())
         left = whole.limit_bytes - reserve_bytes
         if left <= 0:
-            raise TamEdgeError(
-                f"{whole.source} leaves no room beside {size_text(reserve_bytes)} for requests: raise it"
+            either = f", or lower {instead}" if instead else ""
+            text = (
+                f"{whole.source} leaves no room beside {size_text(reserve_bytes)} of requests: raise --memory{either}"
             )
+            raise TamEdgeError(text)
     qa = VideoQA.load(model, memory=left, device=cast(DeviceName, device), threads=threads)
     if qa.calibrated.problem is not None:
         print_notes([qa.calibrated.problem])

@@ -199,6 +199,7 @@ def talked(chromium, folder):
         odd = {
             "question": text_of(page, ".turn h3"),
             "made": page.value("document.querySelectorAll('.turn h3 *').length"),
+            "notes": text_of(page, ".turn .notes"),
         }
         with served.qa._turns:  # nothing is answered meanwhile
             ask(page, QUESTION)

@@ -58,7 +58,7 @@ def seated(folder):
 @contextmanager
 def visitor(page, first=0):
     """A visitor whose session runs; gives the seat."""
-    seat = page.take()
+    seat = taken(page)
     number = first
 
     def running():
@@ -73,6 +73,15 @@ def visitor(page, first=0):
     finally:
         if page.send("DELETE", "/api/camera", seat).status_code == 204:
             wait_for(lambda: free(page))
+
+
+def taken(page):
+    """The seat, once it is free."""
+    end = time.monotonic() + WAIT_SECONDS
+    while (reply := page.send("POST", "/api/camera")).status_code == 409:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return reply.json()["seat"]
 
 
 def free(page):

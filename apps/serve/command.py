@@ -68,7 +68,9 @@ def serve(
     reach = _reach(host, token_file, serve_dir or (), allow_http, allow_host or ())
     with terminated_cleanly(), ExitStack() as needed:
         bound = needed.enter_context(bound_socket(host, port))
-        qa = needed.enter_context(opt.load(model, memory, device, threads, reserve_bytes=limits.reserve_bytes))
+        qa = needed.enter_context(
+            opt.load(model, memory, device, threads, reserve_bytes=limits.reserve_bytes, instead="--max-body")
+        )
         service = make_service(qa, limits, reach, needed)
         app = Counted(Guard(make_app(service), host, reach.token, OPEN_PATHS), service.metrics)
         url = url_of(bound)
