@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import pytest
 from browser import CONTRAST, browser
+from live_servers import wait_for
 from pages import served_page
 from tiny_bundle import make_tiny_bundle
 
@@ -80,6 +81,7 @@ class Visit:
     second: str
     second_sees: str
     taken_over: str
+    seat_again: bool
     without_server: str
     keyed: dict
     html_refused: bool
@@ -124,6 +126,15 @@ def looked_large(page):
     page.press("Escape")
     page.until("!document.getElementById('large').open")
     return found, page.value("document.activeElement === window.before")
+
+
+def lost_and_taken_again(qa, page):
+    """The session ends as if no frame had come for long; whether the page starts another one by itself."""
+    before = qa._lives[-1]
+    before._reader.source.interrupt()
+    wait_for(lambda: qa._lives not in ([], [before]))
+    page.until("document.getElementById('session').textContent.startsWith('Live')")
+    return before.closed and not qa._lives[-1].closed
 
 
 def looks(page, folder):
@@ -210,6 +221,7 @@ def talked(chromium, folder):
         stopped = text_of(page, ".turn .answer")
         status, gauges = text_of(page, "#session"), text_of(page, "#gauges")
         complaints = page.complaints()
+        seat_again = lost_and_taken_again(served.qa, page)
 
         other = chromium.open(served.url)
         other.until("!document.getElementById('main').hidden")
@@ -239,6 +251,7 @@ def talked(chromium, folder):
         "second_sees": second_sees,
         "taken_over": taken_over,
         "html_refused": html_refused,
+        "seat_again": seat_again,
     }
     return found, other
 
@@ -293,6 +306,10 @@ def test_a_second_visitor_is_told_and_comes_next(visit):
     assert "another visitor's camera is being looked at" in visit.second
     assert visit.second_sees == 409
     assert visit.taken_over == ""
+
+
+def test_a_page_that_lost_its_seat_takes_it_again(visit):
+    assert visit.seat_again
 
 
 def test_a_server_that_has_ended_is_said(visit):
