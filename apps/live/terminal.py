@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -19,6 +20,14 @@ from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.page import harmless
 
 TIMES_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What of an answer the next question needs: its frames are let go of, or a long conversation would keep them."""
+
+    text: str
+    """The answer."""
 
 
 class Terminal:
@@ -52,11 +61,11 @@ class Terminal:
         self._show_events()
         print(harmless(status_line(self._live.status)), file=sys.stderr, flush=True)
 
-    def _answer_piped(self, question: str, history: Sequence[tuple[str, str]]) -> LiveAnswer:
+    def _answer_piped(self, question: str, history: Sequence[tuple[str, str]]) -> Said:
         self.show_status()
         return self._answer(question, history)
 
-    def _answer(self, question: str, history: Sequence[tuple[str, str]]) -> LiveAnswer:
+    def _answer(self, question: str, history: Sequence[tuple[str, str]]) -> Said:
         with progress("Deciding what to look at"):
             stream = self._live.stream(question, last=self._last, history=history)
         with stream:
@@ -65,7 +74,7 @@ class Terminal:
                 for piece in stream:
                     print_json({"event": "text", "text": piece})
                 print_json({"event": "answer", **stream.answer.to_json()})
-                return stream.answer
+                return Said(stream.answer.text)
             if not (at_terminal() and sys.stdout.isatty()):
                 print_row("Question", question)
             print_row("Task type", f"{stream.plan.task} ({stream.plan.confidence:.0%})")
@@ -75,7 +84,7 @@ class Terminal:
                 first = next(stream, "")
             print_text(chain([first], stream), label="Answer")
             self._show_costs(stream.answer)
-            return stream.answer
+            return Said(stream.answer.text)
 
     def _show_costs(self, answer: LiveAnswer) -> None:
         times, told = answer.answer.timings, answer.answer

@@ -5,6 +5,7 @@ import { evidenceOf } from "./evidence.js";
 import { bar, clock, element, milliseconds } from "./words.js";
 
 const MOST_HISTORY = 32;
+const MOST_TURNS = 50; // older ones go, with their pictures
 const STAGES = ["wait", "load", "inductor", "decode", "vision", "strategy", "prefill", "generate"];
 
 const form = document.getElementById("ask");
@@ -38,7 +39,7 @@ async function ask(text, last) {
   const abort = new AbortController();
   busy(abort);
   try {
-    const body = JSON.stringify({ question: text, last: last || null, history: history.slice(-MOST_HISTORY) });
+    const body = JSON.stringify({ question: text, last: last || null, history });
     const headers = { "Content-Type": "application/json" };
     const reply = await call("api/ask", { method: "POST", body, headers, signal: abort.signal });
     let whole = null;
@@ -50,7 +51,7 @@ async function ask(text, last) {
     }
     if (whole === null) throw new Refusal(0, "The connection broke before the answer was complete: ask again.");
     turn.end(whole);
-    history.push([text, whole.answer]);
+    history = [...history, [text, whole.answer]].slice(-MOST_HISTORY);
   } catch (error) {
     turn.fail(abort.signal.aborted ? "Stopped." : error.message);
   } finally {
@@ -78,6 +79,7 @@ function newTurn(text, last) {
   const about = last ? `the last ${last.replace(/(\d)([a-z])/, "$1 $2")}` : "all that is kept";
   turn.append(element("h3", "", text), element("p", "when", `${clock(Date.now() / 1000)}, about ${about}`), answer, how);
   talk.prepend(turn);
+  while (talk.children.length > MOST_TURNS) talk.lastChild.remove();
   empty.hidden = true;
   forget.hidden = false;
   let planned = null;
