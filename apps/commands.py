@@ -1,4 +1,4 @@
-"""Where commands come from: six of our own, the others through entry points, none imported before it runs."""
+"""Where commands come from: our own, the others through entry points, none imported before it runs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ OWN = {
     "run": "tam_edge.apps.run:run",
     "plan": "tam_edge.apps.plan:plan",
     "classify": "tam_edge.apps.classify:classify",
+    "live": "tam_edge.apps.live.command:live",
     "serve": "tam_edge.apps.serve.command:serve",
     "doctor": "tam_edge.apps.doctor:doctor",
     "bench": "tam_edge.apps.bench.cli:app",

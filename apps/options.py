@@ -11,7 +11,10 @@ from typing import Annotated, cast
 import typer
 
 from tam_edge.apps.render import print_notes
+from tam_edge.runtime.budget import memory_limit, size_text
+from tam_edge.runtime.device import probe_device
 from tam_edge.runtime.engines import DeviceName
+from tam_edge.runtime.errors import TamEdgeError
 from tam_edge.runtime.inductor import check_question
 from tam_edge.runtime.session import VideoQA
 from tam_edge.runtime.video import Video
@@ -75,13 +78,33 @@ def checked_questions(questions: list[str]) -> list[str]:
     return [check_question(_as_utf8(question)) for question in questions]
 
 
-def load(model: Path | None, memory: str | None, device: str, threads: int | None) -> VideoQA:
+def load(
+    model: Path | None,
+    memory: str | None,
+    device: str,
+    threads: int | None,
+    *,
+    reserve_bytes: int = 0,
+    instead: str = "",
+) -> VideoQA:
     """Check the bundle and the ceiling; engines open when they are needed.
 
+    `reserve_bytes` of the ceiling are left to what arrives at a server; `instead` names what would lower them.
+
     Raises:
-        BundleError, MemoryLimitError, UsageError.
+        BundleError, MemoryLimitError, UsageError, TamEdgeError.
     """
-    qa = VideoQA.load(model, memory=memory, device=cast(DeviceName, device), threads=threads)
+    left: str | int | None = memory
+    if reserve_bytes:
+        whole = memory_limit(memory, probe_device())
+        left = whole.limit_bytes - reserve_bytes
+        if left <= 0:
+            either = f", or lower {instead}" if instead else ""
+            text = (
+                f"{whole.source} leaves no room beside {size_text(reserve_bytes)} of requests: raise --memory{either}"
+            )
+            raise TamEdgeError(text)
+    qa = VideoQA.load(model, memory=left, device=cast(DeviceName, device), threads=threads)
     if qa.calibrated.problem is not None:
         print_notes([qa.calibrated.problem])
     return qa

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 import tam_edge.apps.options as opt
 from tam_edge.apps.answering import Asking, Display, Wishes
-from tam_edge.apps.conversation import at_terminal, converse
+from tam_edge.apps.conversation import at_terminal, converse, questions_read, show_stopped
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.apps.plan import read_plans
 from tam_edge.apps.render import import_printing, print_json, print_notes
@@ -93,7 +94,13 @@ def run(
         if ask:
             answered = [(asked, asking.answer(asked, given)) for asked, given in zip(questions, plans, strict=True)]
         else:
-            answered = converse(asking, plans[0], context.find_object(Interrupt) or Interrupt(), context.command_path)
+            answered = converse(
+                lambda asked, history: asking.answer(asked, plans[0], history),
+                questions_read("the video"),
+                partial(show_stopped, as_json=as_json, stream=stream),
+                context.find_object(Interrupt) or Interrupt(),
+                context.command_path,
+            )
         if as_json and not stream:
             _print_answers([answer for _, answer in answered])
         if report and answered:

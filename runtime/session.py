@@ -101,8 +101,9 @@ class VideoQA:
         Raises: VideoError if no frame comes; MemoryLimitError, UsageError, EngineError.
         """
         options = LiveOptions(horizon, rate, queue, every_frame, keep_ready)
+        self._lives = [live for live in self._lives if not live.closed]  # their windows go before another one comes
         inside = start(source, options, self._parts, self.limit, self._turns)
-        self._lives = [*(live for live in self._lives if not live.closed), Live(self, self._kept, self._turns, inside)]
+        self._lives.append(Live(self, self._kept, self._turns, inside))
         return self._lives[-1]
 
     def classify(self, questions: Sequence[str]) -> list[TaskEstimate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tam_edge.apps.cli import run
 from tam_edge.apps.interrupt import Interrupt
@@ -52,3 +55,43 @@ def spawn(*arguments: str | Path, **options) -> Outcome:
     with start(*arguments, **options) as child:
         out, err = child.communicate(timeout=CHILD_SECONDS)
     return Outcome(child.returncode, out or "", err)
+
+
+class Terminal:
+    """A child that talks to somebody at a terminal; its stdout and stderr are pipes."""
+
+    def __init__(self, *arguments, stdout=None):
+        pty = pytest.importorskip("pty")
+        self.keys, inside = pty.openpty()
+        self.child = start(*arguments, stdin=inside, **({} if stdout is None else {"stdout": stdout}))
+        os.close(inside)
+
+    def type(self, text):
+        os.write(self.keys, text.encode())
+
+    def wait_for(self, prompt="> "):
+        """Read stderr up to a prompt; gives what came before it."""
+        said = ""
+        while not said.endswith(prompt):
+            character = self.child.stderr.read(1)
+            assert character, f"it ended after {said!r}"
+            said += character
+        return said.removesuffix(prompt)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        os.close(self.keys)
+        if self.child.poll() is None:
+            self.child.kill()
+        for pipe in (self.child.stdout, self.child.stderr):
+            with contextlib.suppress(AttributeError):
+                pipe.close()
+        self.child.wait()
+
+
+def ended(terminal):
+    """How it ends: code, what is left of stdout and of stderr."""
+    out, err = terminal.child.communicate(timeout=60)
+    return terminal.child.returncode, out, err

@@ -15,12 +15,12 @@ import numpy as np
 from openai import OpenAI
 from PIL import Image
 
-from tam_edge.apps.serve.guard import Guard
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.listening import Server, bound_socket, url_of
 from tam_edge.apps.serve.metrics import Counted
-from tam_edge.apps.serve.routes import make_app
+from tam_edge.apps.serve.routes import OPEN_PATHS, make_app
 from tam_edge.apps.serve.service import Reach, Service, make_service
+from tam_edge.apps.web.guard import Guard
+from tam_edge.apps.web.listening import Server, bound_socket, url_of
 from tam_edge.runtime import VideoQA
 
 WAIT_SECONDS = 120
@@ -64,8 +64,8 @@ def served(
         qa = needed.enter_context(VideoQA.load(bundle, threads=1))
         service = make_service(qa, limits, reach, needed)
         started = threading.Event()
-        app = Counted(Guard(make_app(service), host, token), service.metrics)
-        server = Server(app, service.worker, started.set)
+        app = Counted(Guard(make_app(service), host, token, OPEN_PATHS), service.metrics)
+        server = Server(app, service.worker.close, started.set)
         thread = threading.Thread(target=server.run, args=([bound],))
         url = url_of(bound)
         thread.start()

@@ -1,6 +1,5 @@
 """`tam-edge run` without --ask: questions from a terminal or a pipe, each answered before the next is read."""
 
-import contextlib
 import io
 import json
 import os
@@ -8,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from command import call, start
+from command import Terminal, call, ended
 from make_clips import steady, write_clip
 from tiny_bundle import make_tiny_bundle
 
@@ -129,45 +128,6 @@ def test_explain_says_what_was_reused(piped):
 
 
 # ---- a terminal
-
-
-class Terminal:
-    """A child that talks to somebody at a terminal; its stdout and stderr are pipes."""
-
-    def __init__(self, *arguments, stdout=None):
-        pty = pytest.importorskip("pty")
-        self.keys, inside = pty.openpty()
-        self.child = start(*arguments, stdin=inside, **({} if stdout is None else {"stdout": stdout}))
-        os.close(inside)
-
-    def type(self, text):
-        os.write(self.keys, text.encode())
-
-    def wait_for(self, prompt="> "):
-        """Read stderr up to a prompt; gives what came before it."""
-        said = ""
-        while not said.endswith(prompt):
-            character = self.child.stderr.read(1)
-            assert character, f"it ended after {said!r}"
-            said += character
-        return said.removesuffix(prompt)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        os.close(self.keys)
-        if self.child.poll() is None:
-            self.child.kill()
-        for pipe in (self.child.stdout, self.child.stderr):
-            with contextlib.suppress(AttributeError):
-                pipe.close()
-        self.child.wait()
-
-
-def ended(terminal):
-    out, err = terminal.child.communicate(timeout=60)
-    return terminal.child.returncode, out, err
 
 
 def test_at_a_terminal_an_empty_line_ends_and_a_bad_question_does_not(bundle, clip):

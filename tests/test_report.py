@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import CONTRAST
 from command import call
 from make_clips import read, steady, write_clip
 from PIL import Image
@@ -196,21 +197,6 @@ def test_a_report_keeps_links_and_has_the_usual_mode(tmp_path):
 
 FRAMES = {"phone": (390, "light"), "desk": (1280, "light"), "phone, dark": (390, "dark"), "desk, dark": (1280, "dark")}
 MEASURE = """
-function colour(text) { return text.match(/[\\d.]+/g).slice(0, 3).map(Number) }
-function light(rgb) {
-  const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-  return .2126 * r + .7152 * g + .0722 * b
-}
-function behind(node) {
-  for (let n = node; n; n = n.parentElement) {
-    const c = n.ownerDocument.defaultView.getComputedStyle(n).backgroundColor
-    if (!/, 0\\)$/.test(c)) return colour(c)
-  }
-}
-function contrast(node) {
-  const pair = [light(colour(node.ownerDocument.defaultView.getComputedStyle(node).color)), light(behind(node))]
-  return (Math.max(...pair) + .05) / (Math.min(...pair) + .05)
-}
 function measured(frame) {
   const page = frame.contentDocument, root = page.documentElement
   const texts = [...page.querySelectorAll('h1, h2, p, dt, dd, b, .name, figcaption, summary, header, footer')]
@@ -240,7 +226,9 @@ def in_a_browser(written, folder, require):
         for title, (width, scheme) in FRAMES.items()
     )
     harness = folder / "harness.html"
-    harness.write_text(f"<!doctype html><meta charset=utf-8><body>{frames}<script>{MEASURE}</script>", encoding="utf-8")
+    harness.write_text(
+        f"<!doctype html><meta charset=utf-8><body>{frames}<script>{CONTRAST}{MEASURE}</script>", encoding="utf-8"
+    )
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
     command = [require("chromium"), *options, f"--user-data-dir={folder / 'profile'}", harness.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)

@@ -9,8 +9,8 @@ import pytest
 from serving import asking, body, data_url, picture, png, served
 from tiny_bundle import make_tiny_bundle
 
-from tam_edge.apps.serve.guard import is_local
 from tam_edge.apps.serve.limits import ServeLimits
+from tam_edge.apps.web.token import is_local
 from tam_edge.runtime.budget import resident_bytes
 
 TOKEN = "a-long-secret-word"

@@ -9,32 +9,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import gguf
 import httpx2
 import openai
 import pytest
 from command import CHILD_SECONDS, call, start
 from serving import asking, body, picture, served
-from tiny_bundle import CONTROL_TOKENS, file_spec, language_tokenizer, make_tiny_bundle
+from tiny_bundle import make_babbling_bundle
 
 from tam_edge.apps.serve.limits import ServeLimits
-
-LONG_TOKENS = 200_000
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model that babbles for minutes if nobody stops it: words that end an answer score 0, and others more."""
-    folder = make_tiny_bundle(tmp_path_factory.mktemp("tiny"))
-    tokenizer, model = language_tokenizer(), gguf.GGUFReader(folder / "language.gguf", "r+")
-    [scores] = [tensor.data for tensor in model.tensors if tensor.name == "token_embd.weight"]  # tied
-    scores[[tokenizer.token_to_id(token) for token in CONTROL_TOKENS]] = 0
-    scores.flush()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["language"] |= {"context": LONG_TOKENS + 1024, "max_output_tokens": LONG_TOKENS}
-    manifest["language"]["engines"][0] |= file_spec(folder, "language.gguf")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return make_babbling_bundle(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

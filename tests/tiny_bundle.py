@@ -42,6 +42,10 @@ SENTENCES = (
 )
 
 
+LONG_TOKENS = 200_000
+"""Longest answer of the bundle that babbles."""
+
+
 def make_tiny_bundle(
     folder: Path,
     *,
@@ -66,6 +70,20 @@ def make_tiny_bundle(
     if change is not None:
         change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    return folder
+
+
+def make_babbling_bundle(folder: Path) -> Path:
+    """A model that babbles for minutes if nobody stops it: words that end an answer score 0, and others more."""
+    make_tiny_bundle(folder)
+    tokenizer, model = language_tokenizer(), gguf.GGUFReader(folder / "language.gguf", "r+")
+    [scores] = [tensor.data for tensor in model.tensors if tensor.name == "token_embd.weight"]  # tied
+    scores[[tokenizer.token_to_id(token) for token in CONTROL_TOKENS]] = 0
+    scores.flush()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["language"] |= {"context": LONG_TOKENS + 1024, "max_output_tokens": LONG_TOKENS}
+    manifest["language"]["engines"][0] |= file_spec(folder, "language.gguf")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

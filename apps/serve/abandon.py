@@ -1,40 +1,12 @@
-"""Work that nobody waits for any more stops: before the next question, between frames, and between words."""
+"""Work that nobody waits for any more stops between frames too."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from tam_edge.apps.web.patience import Patience
 from tam_edge.runtime.frames import FrameBatch, Video, VideoInfo
-
-
-class AbandonedError(Exception):
-    """Whoever asked has gone."""
-
-
-class Patience:
-    """Whether somebody still waits for an answer; any thread may ask or say."""
-
-    def __init__(self) -> None:
-        self._gone = threading.Event()
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits."""
-        return self._gone.is_set()
-
-    def leave(self) -> None:
-        """Say that nobody waits any more."""
-        self._gone.set()
-
-    def check(self) -> None:
-        """Go on only while somebody waits.
-
-        Raises: AbandonedError.
-        """
-        if self.gone:
-            raise AbandonedError
 
 
 class WatchedVideo:

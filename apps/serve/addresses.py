@@ -12,7 +12,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tam_edge.apps.serve.problem import ServeError
+from tam_edge.apps.web.problem import ServeError
 
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out to the internet
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in its last 32 bits

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import fastapi  # noqa: F401  first, so that its extra is the one named where it is missing
 import typer
 
 import tam_edge.apps.options as opt
-from tam_edge.apps.render import print_json, print_notes
-from tam_edge.apps.serve.guard import Guard, is_local
+from tam_edge.apps.render import print_json
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.listening import Server, bound_socket, terminated_cleanly, url_of
 from tam_edge.apps.serve.metrics import Counted
-from tam_edge.apps.serve.routes import make_app
+from tam_edge.apps.serve.routes import OPEN_PATHS, make_app
 from tam_edge.apps.serve.service import Reach, make_service
-from tam_edge.runtime.budget import memory_limit, parse_size
-from tam_edge.runtime.device import probe_device
-from tam_edge.runtime.engines import DeviceName
-from tam_edge.runtime.errors import TamEdgeError, UsageError
-from tam_edge.runtime.session import VideoQA
+from tam_edge.apps.web.guard import Guard
+from tam_edge.apps.web.listening import Server, bound_socket, terminated_cleanly, url_of
+from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
+from tam_edge.runtime.budget import parse_size
+from tam_edge.runtime.errors import UsageError
 
-TOKEN_VARIABLE = "TAM_EDGE_TOKEN"
-LEAST_TOKEN_CHARACTERS = 8
-
-Host = Annotated[
-    str, typer.Option("--host", metavar="NAME", help="Address to listen on; others than localhost need a token.")
-]
-Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help=f"What clients must send as API key.  [default: {TOKEN_VARIABLE}]"
-    ),
-]
 ServeDir = Annotated[
     list[Path] | None,
     typer.Option("--serve-dir", metavar="FOLDER", help="Folder whose files may be asked about by path; repeatable."),
@@ -84,20 +68,19 @@ def serve(
     reach = _reach(host, token_file, serve_dir or (), allow_http, allow_host or ())
     with terminated_cleanly(), ExitStack() as needed:
         bound = needed.enter_context(bound_socket(host, port))
-        qa = needed.enter_context(_loaded(model, memory, device, threads, limits))
+        qa = needed.enter_context(
+            opt.load(model, memory, device, threads, reserve_bytes=limits.reserve_bytes, instead="--max-body")
+        )
         service = make_service(qa, limits, reach, needed)
-        app = Counted(Guard(make_app(service), host, reach.token), service.metrics)
+        app = Counted(Guard(make_app(service), host, reach.token, OPEN_PATHS), service.metrics)
         url = url_of(bound)
-        Server(app, service.worker, lambda: _announce(url, service.model, as_json)).run([bound])
+        Server(app, service.worker.close, lambda: _announce(url, service.model, as_json)).run([bound])
 
 
 def _reach(
     host: str, token_file: Path | None, serve_dirs: Sequence[Path], allow_http: bool, allow_hosts: Sequence[str]
 ) -> Reach:
-    token = _token(token_file)
-    if token is None and not is_local(host):
-        text = f"--host {host} lets other machines ask: give a token with --token-file or {TOKEN_VARIABLE}"
-        raise UsageError(text)
+    token = token_for(host, token_file)
     if allow_hosts and not allow_http:
         raise UsageError("--allow-host needs --allow-http: nothing is fetched without it")
     for folder in serve_dirs:
@@ -105,35 +88,6 @@ def _reach(
             raise UsageError(f"--serve-dir {folder}: no such folder")
     folders = tuple(folder.resolve() for folder in serve_dirs)
     return Reach(host, token, folders, allow_http, frozenset(name.lower() for name in allow_hosts))
-
-
-def _token(file: Path | None) -> str | None:
-    text, source = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
-    if file is not None:
-        source = f"--token-file {file}"
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise UsageError(f"{source}: cannot be read as text") from None
-    if text is None:
-        return None
-    token = text.strip()
-    if len(token) < LEAST_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{source}: a token is one word of at least {LEAST_TOKEN_CHARACTERS} ASCII characters")
-    return token
-
-
-def _loaded(model: Path | None, memory: str | None, device: str, threads: int | None, limits: ServeLimits) -> VideoQA:
-    """The runtime, below a ceiling that leaves room for what arrives meanwhile."""
-    whole = memory_limit(memory, probe_device())
-    left = whole.limit_bytes - limits.reserve_bytes
-    if left <= 0:
-        text = f"{whole.source} leaves no room beside requests of --max-body: lower that, or raise --memory"
-        raise TamEdgeError(text)
-    qa = VideoQA.load(model, memory=left, device=cast(DeviceName, device), threads=threads)
-    if qa.calibrated.problem is not None:
-        print_notes([qa.calibrated.problem])
-    return qa
 
 
 def _announce(url: str, model: str, as_json: bool) -> None:

@@ -17,8 +17,8 @@ import h11
 
 from tam_edge.apps.serve.addresses import endpoints
 from tam_edge.apps.serve.limits import MOST_HOPS, ServeLimits
-from tam_edge.apps.serve.problem import ServeError
 from tam_edge.apps.serve.store import Held, Writing, too_large
+from tam_edge.apps.web.problem import ServeError
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

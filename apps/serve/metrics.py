@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from tam_edge.apps.serve.problem import ServeError
 from tam_edge.apps.serve.work import Event, Finished, Job
+from tam_edge.apps.web.problem import ServeError
 from tam_edge.runtime.budget import peak_resident_bytes, resident_bytes
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from tam_edge.apps.serve.problem import ServeError
 from tam_edge.apps.serve.schema import (
     AssistantMessage,
     ImagePart,
@@ -21,6 +20,7 @@ from tam_edge.apps.serve.schema import (
     UserMessage,
     VideoPart,
 )
+from tam_edge.apps.web.problem import ServeError
 from tam_edge.runtime.plan import Rejection
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from time import time
 from typing import Any
 from uuid import uuid4
 
-from tam_edge.apps.serve.problem import ServeError
 from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words
+from tam_edge.apps.web.problem import ServeError
+from tam_edge.apps.web.streams import event_bytes
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.plan import Plan
 
@@ -46,11 +46,11 @@ class Reply:
             yield self._chunk({"content": event.text}, None)
             event = await job.events.get()
         if isinstance(event, ServeError):
-            yield _event(event.to_json())
+            yield event_bytes(event.to_json())
         else:
             yield self._chunk({}, event.answer.ended_by, end=event)
             if self.usage:
-                yield _event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(event.answer)})
+                yield event_bytes({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(event.answer)})
         yield b"data: [DONE]\n\n"
 
     def _chunk(
@@ -64,7 +64,7 @@ class Reply:
             value["tam_edge"] = {"plan": plan.to_json()}
         if end is not None:
             value["tam_edge"] = self._about(end)
-        return _event(value)
+        return event_bytes(value)
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -89,7 +89,3 @@ def usage(answer: Answer) -> dict[str, Any]:
         "total_tokens": answer.prompt_tokens + answer.answer_tokens,
         "prompt_tokens_details": details,
     }
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n\n"

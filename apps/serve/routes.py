@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
-from tam_edge.apps.serve.problem import ServeError, problem_of, problem_of_request
 from tam_edge.apps.serve.reading import read_messages
 from tam_edge.apps.serve.replies import Reply
-from tam_edge.apps.serve.schema import ChatReply, ChatRequest, ErrorReply, Health, Model, Models
+from tam_edge.apps.serve.schema import UNSUPPORTED, ChatReply, ChatRequest, ErrorReply, Health, Model, Models
 from tam_edge.apps.serve.service import Service
 from tam_edge.apps.serve.store import Held
-from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words, Worker
+from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words
+from tam_edge.apps.web.problem import REFUSED, ServeError, problem_of_request, refused
+from tam_edge.apps.web.streams import EventStream, gone, leave_when_gone
 from tam_edge.runtime.plan import Rejection
 
+OPEN_PATHS = frozenset({"/health"})
+"""Paths that need no token: they tell a load balancer nothing but that the server lives."""
 _BODY = {
     "required": True,
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
@@ -70,20 +70,6 @@ class ServeApp(FastAPI):
         return schema
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; what they need is let go of when they end, however they do."""
-
-    def __init__(self, events: AsyncIterator[bytes], needed: AsyncExitStack) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._needed = needed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them. Whether the client has gone is watched elsewhere."""
-        async with self._needed:
-            await self.stream_response(send)
-
-
 def make_app(service: Service) -> FastAPI:
     """The application; it trusts whoever asks, so a `Guard` stands before it."""
     app = ServeApp(
@@ -94,8 +80,8 @@ def make_app(service: Service) -> FastAPI:
         responses=_REFUSALS,
     )
     app.state.service = service
-    for kind in (HTTPException, ClientDisconnect, ServeError, Exception):
-        app.add_exception_handler(kind, _refused)
+    for kind in REFUSED:
+        app.add_exception_handler(kind, refused)
     app.get("/v1/models", response_model=Models)(models)
     app.get("/v1/models/{model:path}", response_model=Model)(model)
     app.post(
@@ -142,7 +128,7 @@ async def chat(request: Request) -> Response:
         asked = await _read(request, service, needed.enter_context(service.store.holding()))
         job = Job(asked.question)
         needed.callback(service.worker.leave, job)
-        watch = asyncio.create_task(_leave_when_gone(request, service.worker, job))
+        watch = asyncio.create_task(leave_when_gone(request, lambda: service.worker.leave(job)))
         needed.callback(watch.cancel)
         service.worker.submit(job)
         reply = Reply(service.model, asked.question, asked.usage)
@@ -163,20 +149,20 @@ async def _read(request: Request, service: Service, held: Held) -> Asked:
         try:
             asked = ChatRequest.model_validate_json(body)
         except ValidationError as error:
-            raise problem_of_request(error) from None
+            raise problem_of_request(error, UNSUPPORTED) from None
         body.clear()  # its text is in the memory a second time now
         _check_model(service, asked.model)
         collecting = asyncio.create_task(_question(asked, service, held))
-        gone = asyncio.create_task(_gone(request))
+        left = asyncio.create_task(gone(request))
         try:
-            await asyncio.wait({collecting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({collecting, left}, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
                 raise ClientDisconnect
             options = asked.stream_options
             return Asked(collecting.result(), bool(asked.stream), bool(options and options.include_usage))
         finally:
             collecting.cancel()
-            gone.cancel()
+            left.cancel()
 
 
 async def _question(asked: ChatRequest, service: Service, held: Held) -> Question:
@@ -205,32 +191,10 @@ async def _question(asked: ChatRequest, service: Service, held: Held) -> Questio
     )
 
 
-async def _gone(request: Request) -> None:
-    """Wait until the client has gone; the body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _leave_when_gone(request: Request, worker: Worker, job: Job) -> None:
-    await _gone(request)
-    worker.leave(job)
-
-
 def _no_problem(event: Event) -> Words | Finished:
     if isinstance(event, ServeError):
         raise event
     return event
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    """OpenAI's error object for whatever went wrong."""
-    if isinstance(error, HTTPException):
-        return JSONResponse(
-            ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers
-        )
-    if isinstance(error, ClientDisconnect):
-        error = ServeError(400, "the client has gone")  # nobody reads it
-    return problem_of(error).response()
 
 
 def _check_model(service: Service, model: str) -> None:

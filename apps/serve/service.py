@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tam_edge.apps.serve.download import Downloader
-from tam_edge.apps.serve.guard import BodyRoom
 from tam_edge.apps.serve.limits import ServeLimits
 from tam_edge.apps.serve.metrics import Metrics
 from tam_edge.apps.serve.sources import Sources
 from tam_edge.apps.serve.store import MediaStore
-from tam_edge.apps.serve.work import Worker
+from tam_edge.apps.serve.work import Answering, Job
+from tam_edge.apps.web.body import BodyRoom
+from tam_edge.apps.web.worker import Worker
 from tam_edge.runtime.session import VideoQA
 
 
@@ -46,7 +47,7 @@ class Service:
     """What came with requests."""
     room: BodyRoom
     """What reads bodies."""
-    worker: Worker
+    worker: Worker[Job]
     """What answers."""
     metrics: Metrics
     """What is counted."""
@@ -56,7 +57,7 @@ def make_service(qa: VideoQA, limits: ServeLimits, reach: Reach, needed: ExitSta
     """Everything the routes use; `needed` ends it."""
     store, numbers = MediaStore(limits), Metrics(qa.limit.limit_bytes + limits.reserve_bytes)
     needed.callback(store.close)
-    worker = Worker(qa, limits, on_end=numbers.ended)
+    worker = Worker(Answering(qa, limits), limits.waiting, on_end=numbers.ended)
     needed.callback(worker.close)
     numbers.watch("waiting", "Questions in the queue.", lambda: worker.waiting)
     numbers.watch("answering", "Questions being answered.", lambda: worker.busy)

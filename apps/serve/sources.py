@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from tam_edge.apps.serve.download import Downloader
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.problem import ServeError
 from tam_edge.apps.serve.reading import Shown
 from tam_edge.apps.serve.store import Held
+from tam_edge.apps.web.problem import ServeError
 
 _DATA_URL = re.compile(r"data:((?:image|video)/[\w.+-]+|application/octet-stream)?(?:;[\w-]+=[\w.+-]+)*;base64,", re.I)
 _STEP = 1024 * 1024  # characters decoded at once, a multiple of 4

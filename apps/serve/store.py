@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.problem import ServeError
+from tam_edge.apps.web.problem import ServeError
 
 
 class MediaStore:

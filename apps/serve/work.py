@@ -1,31 +1,21 @@
-"""The queue in front of the runtime, and the one thread that answers: it takes one question at a time.
-
-Events go to the loop of whoever asked. Nothing here waits for a client: a slow one costs a few words of memory.
-"""
+"""What is asked, what becomes of it, and how the one thread that answers (apps/web/worker.py) does it."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import math
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from tam_edge.apps.serve.abandon import AbandonedError, Patience, WatchedVideo
+from tam_edge.apps.serve.abandon import WatchedVideo
 from tam_edge.apps.serve.limits import ServeLimits
-from tam_edge.apps.serve.problem import ServeError, problem_of
+from tam_edge.apps.web.patience import AbandonedError, Told
+from tam_edge.apps.web.problem import ServeError, problem_of
 from tam_edge.runtime.answer import Answer
 from tam_edge.runtime.frames import Video, VideoInfo
 from tam_edge.runtime.plan import Plan, Rejection
 from tam_edge.runtime.session import VideoQA
-
-_LONGEST_RETRY_SECONDS = 60
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,133 +79,37 @@ class Finished:
 Event = Words | Finished | ServeError
 
 
-@dataclass(eq=False)
-class Job:
-    """A question in the queue, or being answered."""
+class Job(Told[Event]):
+    """A question in the queue, or being answered; a `Finished` or a `ServeError` is the last event."""
 
-    question: Question
-    """What is asked."""
-    patience: Patience = field(default_factory=Patience)
-    """Whether somebody waits for it."""
-    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
-    """What becomes of it; a `Finished` or a `ServeError` is the last."""
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _since: float = field(default_factory=perf_counter)
-
-    def tell(self, event: Event) -> None:
-        """Say from any thread what became of it."""
-        try:
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop has ended, and so has everybody who could listen
-            self.patience.leave()
-
-    @property
-    def age_ms(self) -> float:
-        """Since it was asked."""
-        return 1000 * (perf_counter() - self._since)
+    def __init__(self, question: Question) -> None:
+        """Use it in the loop of whoever asks."""
+        super().__init__()
+        self.question = question
+        """What is asked."""
 
 
-class Worker:
-    """Answers questions one after the other, in a thread of its own."""
+class Answering:
+    """Answers a job: what the one thread calls."""
 
-    def __init__(self, qa: VideoQA, limits: ServeLimits, *, on_end: Callable[[Job, Event | None], None]) -> None:
-        """Start the thread; `on_end` hears there how each job ended, None where it was abandoned."""
+    def __init__(self, qa: VideoQA, limits: ServeLimits) -> None:
         self._qa = qa
         self._limits = limits
-        self._on_end = on_end
-        self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._running: Job | None = None
-        self._closing = False
-        self._usual_seconds = 1.0  # per question, a moving average
-        self._thread = threading.Thread(target=self._run, name="tam-edge-serve", daemon=True)
-        self._thread.start()
 
-    @property
-    def waiting(self) -> int:
-        """Questions in the queue."""
-        with self._changed:
-            return len(self._queue)
+    def __call__(self, job: Job) -> Finished:
+        """Tell the pieces and return the end.
 
-    @property
-    def busy(self) -> bool:
-        """Whether a question is being answered."""
-        return self._running is not None
-
-    def check_room(self) -> None:
-        """Refuse a question for which there would be no room now, before its body is read.
-
-        Raises: ServeError 503.
+        Raises: AbandonedError, ServeError.
         """
-        with self._changed:
-            self._check_room()
-
-    def submit(self, job: Job) -> None:
-        """Queue a question.
-
-        Raises: ServeError 503 where the queue is full, or the server shuts down.
-        """
-        with self._changed:
-            self._check_room()
-            self._queue.append(job)
-            self._changed.notify()
-
-    def leave(self, job: Job) -> None:
-        """Nobody waits for this one any more: it gives its place up now, and what is done for it stops."""
-        job.patience.leave()
-        with self._changed:
-            if job not in self._queue:
-                return
-            self._queue.remove(job)
-        self._on_end(job, None)
-        job.tell(_left())
-
-    def close(self) -> None:
-        """Stop: what is being answered is left, what waits is told."""
-        with self._changed:
-            self._closing = True
-            left, running = list(self._queue), self._running
-            self._queue.clear()
-            self._changed.notify()
-        for job in left:
-            job.tell(_ending())
-        if running is not None:
-            running.patience.leave()
-        self._thread.join()
-
-    def _check_room(self) -> None:
-        if self._closing:
-            raise _ending()
-        if len(self._queue) >= self._limits.waiting:
-            seconds = math.ceil(self._usual_seconds * (len(self._queue) + 1))
-            text = f"{len(self._queue)} questions are waiting already: try again later"
-            raise ServeError(503, text, code="busy", retry_after_seconds=max(1, min(seconds, _LONGEST_RETRY_SECONDS)))
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._running = None
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                if self._closing:
-                    return
-                job = self._running = self._queue.popleft()
-            since = perf_counter()
-            event = self._ended(job)
-            self._usual_seconds += 0.2 * (perf_counter() - since - self._usual_seconds)
-            self._on_end(job, event)
-            job.tell(_left() if event is None else event)
-
-    def _ended(self, job: Job) -> Event | None:
         try:
             return self._answered(job)
         except AbandonedError:
-            return None
-        except Exception as error:  # the thread outlives whatever a question does to it
-            return problem_of(error, job.question.names)
+            raise
+        except Exception as error:
+            raise problem_of(error, job.question.names) from error
 
     def _answered(self, job: Job) -> Finished:
         asked, waited_ms, opening = job.question, job.age_ms, perf_counter()
-        job.patience.check()
         with closing(self._opened(asked)) as video:
             _check_length(video.info, self._limits)
             opened_ms = 1000 * (perf_counter() - opening)
@@ -247,11 +141,3 @@ def _check_length(info: VideoInfo, limits: ServeLimits) -> None:
     if info.duration_seconds > limits.duration_seconds:
         text = f"{info.duration_seconds:.0f} s of video are too long: {limits.duration_seconds:.0f} s are the most"
         raise ServeError(413, text, code="too_long")
-
-
-def _left() -> ServeError:
-    return ServeError(503, "the answer was stopped before its end", code="stopped")
-
-
-def _ending() -> ServeError:
-    return ServeError(503, "the server is shutting down", code="shutting_down")

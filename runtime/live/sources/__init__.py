@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from tam_edge.runtime.errors import UsageError, VideoError
 
-LiveInput = int | str | os.PathLike[str] | Iterable[Any]
-"""A camera's number, an address, a GStreamer pipeline, a file, or an iterable of frames or (frame, seconds)."""
 _converting = Lock()  # what turns pictures of a stream into RGB serves one thread at a time
 
 
@@ -72,6 +70,11 @@ class LiveSource(ABC):
         """Make a read that hangs in another thread return, as far as that is possible."""
 
 
+LiveInput = int | str | os.PathLike[str] | LiveSource | Iterable[Any]
+"""A camera's number, an address, a GStreamer pipeline, a file, a source of one's own, or an iterable of frames or
+(frame, seconds)."""
+
+
 def open_source(source: LiveInput) -> LiveSource:
     """The source for what a caller named; nothing is connected to yet.
 
@@ -85,6 +88,8 @@ def open_source(source: LiveInput) -> LiveSource:
         return _camera(str(source))
     if isinstance(source, (str, os.PathLike)):
         return _named(os.fspath(source))
+    if isinstance(source, LiveSource):
+        return source
     if isinstance(source, Iterable):
         from tam_edge.runtime.live.sources.drawn import Drawn
 

@@ -8,12 +8,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from tam_edge.apps.serve.work import Worker
 from tam_edge.runtime.errors import TamEdgeError, UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +24,23 @@ GRACE_SECONDS = 3
 """What connections get to end after the last answer was stopped."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a server shows to be called by https."""
+
+    certificate: Path
+    """PEM file, with what it was signed by."""
+    key: Path
+    """PEM file without a password."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, which says when it listens and stops the answers before it waits for their readers."""
 
-    def __init__(self, app: ASGIApp, worker: Worker, on_start: Callable[[], None]) -> None:
-        """`on_start` is called once requests are taken."""
+    def __init__(
+        self, app: ASGIApp, stop: Callable[[], None], on_start: Callable[[], None], tls: Tls | None = None
+    ) -> None:
+        """`stop` ends what is being answered, `on_start` is called once requests are taken."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -40,9 +53,11 @@ class Server(uvicorn.Server):
                 http="h11",
                 ws="none",
                 loop="asyncio",
+                ssl_certfile=None if tls is None else tls.certificate,
+                ssl_keyfile=None if tls is None else tls.key,
             )
         )
-        self._worker = worker
+        self._stop = stop
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -53,7 +68,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop what is being answered, then wait for connections to end."""
-        await asyncio.to_thread(self._worker.close)
+        await asyncio.to_thread(self._stop)
         await super().shutdown(sockets)
 
 
@@ -79,10 +94,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, scheme: str = "http") -> str:
     """The URL of a server on a bound socket."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextmanager

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from tam_edge.runtime.errors import (
     BundleError,
+    BusyError,
     DeadlineError,
     EngineError,
     MemoryLimitError,
@@ -30,6 +33,7 @@ _STATUS: tuple[tuple[type[TamEdgeError], int], ...] = (
     (DeadlineError, 422),
     (UsageError, 400),
     (MemoryLimitError, 503),
+    (BusyError, 503),
     (BundleError, 503),
     (EngineError, 503),
 )
@@ -92,20 +96,33 @@ def problem_of(error: BaseException, names: Mapping[str, str] | None = None) -> 
     return ServeError(500, "internal error: the server's log says more", code="internal_error")
 
 
-def problem_of_request(error: ValidationError) -> ServeError:
-    """What is wrong with a body, by its first mistake."""
+def problem_of_request(error: ValidationError, unsupported: Mapping[str, str] | None = None) -> ServeError:
+    """What is wrong with a body, by its first mistake; `unsupported` are fields that are known and refused, and why."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     name = str(first["loc"][0]) if first["loc"] else ""
-    from tam_edge.apps.serve.schema import UNSUPPORTED
-
-    if name in UNSUPPORTED:
-        return ServeError(400, f"{name} is not supported: {UNSUPPORTED[name]}", param=name, code="unsupported_value")
+    if unsupported and name in unsupported:
+        return ServeError(400, f"{name} is not supported: {unsupported[name]}", param=name, code="unsupported_value")
     if first["type"] == "extra_forbidden":
         return ServeError(400, f"{place} is not known here: leave it out", param=place, code="unknown_parameter")
     if first["type"] == "json_invalid":
         return ServeError(400, "the body is no JSON", code="invalid_json")
     return ServeError(400, f"{place}: {first['msg']}" if place else str(first["msg"]), param=place or None)
+
+
+REFUSED = (HTTPException, ClientDisconnect, ServeError, Exception)
+"""What an application hands to `refused`."""
+
+
+async def refused(_: Request, error: Exception) -> Response:
+    """The error object for whatever went wrong."""
+    if isinstance(error, HTTPException):
+        return JSONResponse(
+            ServeError(error.status_code, str(error.detail)).to_json(), error.status_code, error.headers
+        )
+    if isinstance(error, ClientDisconnect):
+        error = ServeError(400, "the client has gone")  # nobody reads it
+    return problem_of(error).response()
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
