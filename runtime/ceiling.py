@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from tam_edge.runtime.budget import MIB, MemoryLimit, size_text
 from tam_edge.runtime.errors import MemoryLimitError
-from tam_edge.runtime.footprint import Case, Needs, Thrift, attention_of, stage_bytes, stage_needs
+from tam_edge.runtime.footprint import Case, Needs, Thrift, attention_of, expected_bytes, stage_bytes, stage_needs
 from tam_edge.runtime.frames import VideoInfo
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.plan import Plan, Rejection
@@ -225,7 +225,7 @@ def _any_grid(case: Case) -> Case:
 
 
 def _admission(setting: Setting, plan: Plan, case: Case, step: _Step) -> Admission:
-    predicted = stage_bytes(setting.needs(case, step.thrift))
+    predicted = expected_bytes(setting.needs(case, step.thrift))
     told = replace(plan, predicted_bytes=predicted, rejections=(*plan.rejections, *step.given_up))
     earlier = tuple(rejection for rejection in plan.rejections if rejection.needed_bytes is None)
     decided = replace(plan, predicted_bytes=None, rejections=earlier)

@@ -106,8 +106,13 @@ def stage_needs(manifest: Manifest, standing: Standing, info: VideoInfo | None, 
 
 
 def stage_bytes(needs: Needs) -> dict[str, int]:
-    """Predicted resident set of the process at the peak of each stage."""
+    """What must fit under the ceiling at the peak of each stage: the process, and something spare."""
     return {stage: sum(parts.values()) for stage, parts in needs.items()}
+
+
+def expected_bytes(needs: Needs) -> dict[str, int]:
+    """What each stage is expected to reach: the same without what is spared for being wrong."""
+    return {stage: sum(size for name, size in parts.items() if name != "spare") for stage, parts in needs.items()}
 
 
 def attention_of(manifest: Manifest, case: Case, thrift: Thrift) -> tuple[int, Attention]:

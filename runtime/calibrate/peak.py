@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tam_edge.runtime.budget import give_back, peak_resident_bytes, resident_bytes, steady_heap
-from tam_edge.runtime.engines.llamacpp import CELLS_STEP, CHUNK_TOKENS, LlamaCppEngine, load_library
+from tam_edge.runtime.engines import llamacpp, onnx
+from tam_edge.runtime.engines.llamacpp import CELLS_STEP, CHUNK_TOKENS, LlamaCppEngine
 from tam_edge.runtime.engines.onnx import OnnxEngine
 from tam_edge.runtime.errors import EngineError, TamEdgeError
 from tam_edge.runtime.figures import prolonged, whole_peak
@@ -41,10 +42,9 @@ def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(task["path"])
     steady_heap()  # as in the process that answers
     if task["backend"] == "onnx":
-        import onnxruntime  # noqa: F401
-
+        onnx.load_library()
         return _graph(path, task)
-    load_library()
+    llamacpp.load_library()
     return _language(path, task)
 
 

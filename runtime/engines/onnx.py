@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,25 @@ CUDA = "CUDAExecutionProvider"
 FATAL_ONLY = 4  # onnxruntime log severity: everything below comes back as an exception, printing it too says it twice
 
 
+_IDENTITY = bytes.fromhex(  # x -> x, float32 [1], opset 18
+    "080812003a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a"
+    "02080142040a001012"
+)
+
+
+@functools.cache
+def load_library() -> Any:
+    """Import onnxruntime, and have it set up what the first session of a process makes for all that follow.
+
+    A megabyte or two, which would count for every engine that is measured by itself.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would call home, and leave files to do so
+    onnxruntime = import_native("onnxruntime")
+    onnxruntime.set_default_logger_severity(FATAL_ONLY)
+    onnxruntime.InferenceSession(_IDENTITY, _options(onnxruntime, 1), providers=["CPUExecutionProvider"])
+    return onnxruntime
+
+
 class OnnxEngine:
     """One opened ONNX graph."""
 
@@ -29,10 +49,8 @@ class OnnxEngine:
 
         Raises: EngineError if it cannot be opened, or if CUDA was asked for by name and is not there.
         """
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would call home, and leave files to do so
-        onnxruntime = import_native("onnxruntime")
+        onnxruntime = load_library()
         self._name = path.name
-        onnxruntime.set_default_logger_severity(FATAL_ONLY)
         providers = _providers(device, onnxruntime.get_available_providers())
         try:
             self._session: Any = onnxruntime.InferenceSession(path, _options(onnxruntime, threads), providers=providers)
