@@ -239,6 +239,7 @@ class VideoQA:
             answer_tokens=language.answer_tokens,
             prompt_tokens=len(prompt),
             ended_by=language.ended_by,
+            first_token_probability=language.first_probability,
             stage_bytes=clock.stage_bytes,
         )
 
