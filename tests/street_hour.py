@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tam_edge.models.street import Scene, render
 from tam_edge.models.street.world import ALWAYS, Dog, Person, Sign, Stay
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 25.0, 70.0
+SHORTEST_SECONDS, LONGEST_SECONDS = 28.0, 42.0
 """How long somebody stays."""
-QUIET_SECONDS = 60.0
-"""Least time between two who come."""
+QUIET_SECONDS = 45.0
+"""Least time between two who come: longer than checks look back and a rule takes to see that it is over."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Happening:
 
 def happenings(count: int, seconds: float, doings: Sequence[str], seed: int = 0) -> list[Happening]:
     """So many, each in its own part of the time."""
-    rng, part, found = random.Random(f"hour-{seed}"), seconds / count, []
+    rng, part = random.Random(f"hour-{seed}"), seconds / count
+    found = list[Happening]()
     for index in range(count):
         stay = rng.uniform(SHORTEST_SECONDS, min(LONGEST_SECONDS, part - QUIET_SECONDS))
         enters = index * part + rng.uniform(QUIET_SECONDS / 2, part - stay - QUIET_SECONDS / 2)
