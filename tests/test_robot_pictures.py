@@ -64,7 +64,7 @@ def test_other_formats_are_refused_by_name():
 def lie(message, height=None, width=None, step=None, count=None):
     """The message with other numbers in the places of the right ones; `frame_id` is empty."""
     changed = bytearray(message)
-    for at, value in ((20, height), (24, width), (44, step), (48, count)):
+    for at, value in ((20, height), (24, width), (40, step), (44, count)):
         if value is not None:
             struct.pack_into("<I", changed, at, value)
     return bytes(changed)
