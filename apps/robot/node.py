@@ -95,8 +95,9 @@ class Node:
             asking = Asking(self.ask_key, options.waiting)
             parts.callback(asking.close)
             publisher = parts.enter_context(self._session.declare_publisher(self.events_key, encoding=JSON_ENCODING))
-            for key in self._source.keys if isinstance(self._source, Topic) else ():
-                parts.enter_context(self._session.declare_subscriber(key, self._source.put))
+            if isinstance(self._source, Topic):
+                for key in self._source.keys:
+                    parts.enter_context(self._session.declare_subscriber(key, self._source.put))
             parts.enter_context(self._session.declare_queryable(self.ask_key, asking.take, complete=True))
             self._say(f"answers at {self.ask_key}, events at {self.events_key}")
             if not self._first_picture(stop):

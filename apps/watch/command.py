@@ -22,6 +22,7 @@ from tam_edge.apps.watch.webhook import Webhook
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.live.moments import length_seconds
 from tam_edge.runtime.live.session import Live
+from tam_edge.runtime.live.sources.drawn import Drawn
 from tam_edge.runtime.page import harmless
 from tam_edge.runtime.session import VideoQA
 
@@ -103,7 +104,8 @@ def watch(
         qa = open_parts.enter_context(opt.load(model, memory, device, threads))
         live, pace = _started(qa, source, wishes, fast, open_parts)
         status = live.status
-        _say(f"watching {status.source}: {len(wishes.rules)} rules every {wishes.every_seconds:g} s. Ctrl-C ends it.")
+        count = f"{len(wishes.rules)} rule{'s' * (len(wishes.rules) > 1)}"
+        _say(f"watching {status.source}: {count} every {wishes.every_seconds:g} s. Ctrl-C ends it.")
         tally = Watcher(live, wishes, pace, _teller(folder, hook), _say).run()
         if hook:
             hook.finish()
@@ -136,7 +138,8 @@ def _started(qa: VideoQA, source: str, wishes: Wishes, fast: bool, open_parts: E
     if not fast:
         return open_parts.enter_context(qa.live(source, horizon=horizon, keep_ready=False)), WallClock()
     paced = Paced(recorded(source, qa.bundle.manifest.routing.frames_per_second))
-    live = open_parts.enter_context(qa.live(paced, horizon=horizon, keep_ready=False, every_frame=True))
+    played = Drawn(paced, source)
+    live = open_parts.enter_context(qa.live(played, horizon=horizon, keep_ready=False, every_frame=True))
     open_parts.callback(paced.stop)  # first: closing the session waits for its reader
     return live, paced
 
