@@ -1,4 +1,4 @@
-"""A Zenoh topic as a live source: the newest message wins, silence is a loss, what cannot be read is said and skipped."""
+"""A Zenoh topic as a live source: the newest message wins, silence is a loss, and what is no picture is left out."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Pace(Protocol):
     def now(self) -> float:
         """The time."""
 
-    def unix(self, live: Live) -> float:
-        """The same as `time.time()` counts."""
+    def unix(self, live: Live, noted: float | None = None) -> float:
+        """The same as `time.time()` counts; for what a session `noted` at a time of day, when that was."""
 
 
 class WallClock:
@@ -45,9 +45,9 @@ class WallClock:
         """Seconds since this was made."""
         return monotonic() - self._start
 
-    def unix(self, live: Live) -> float:
+    def unix(self, live: Live, noted: float | None = None) -> float:
         """The time of day."""
-        return time()
+        return time() if noted is None else noted
 
 
 class Paced:
@@ -90,7 +90,7 @@ class Paced:
         due = self._let_through if self._due is None else self._due
         return min(due, self._let_through) if math.isinf(self._next) else due
 
-    def unix(self, live: Live) -> float:
+    def unix(self, live: Live, noted: float | None = None) -> float:
         """The same, counted on from when the first frame came."""
         return live.status.started_seconds + self.now()
 

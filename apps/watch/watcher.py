@@ -176,7 +176,8 @@ class Watcher:
                     rule.standing = after_gap(rule.standing)
                     rule.checks.clear()
             if event.kind in ("lost", "back", "ended", "failed"):
-                self._tell(WatchEvent(event.kind, event.time_seconds, text=event.text))
+                at = self._pace.unix(self._live, event.time_seconds)
+                self._tell(WatchEvent(event.kind, at, text=event.text))
 
     def _check_all(self, stop: Event) -> None:
         for rule in self._rules:
