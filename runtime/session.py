@@ -211,8 +211,7 @@ class VideoQA:
                     way=admission.attention,
                 )
                 self._kept.view = view
-        language = self._parts.language()
-        seen = view.seen_of(plan)
+        language, seen = self._parts.language(), view.seen_of(plan)
         if seen is plan:
             self._kept.plans.add(video.info.identity, admission.decided)
         with clock.stage("prefill"):

@@ -19,8 +19,8 @@ from tam_edge.apps.watch.recorded import recorded
 from tam_edge.apps.watch.verdict import check_rule
 from tam_edge.apps.watch.watcher import Watcher, WatchEvent, Wishes
 from tam_edge.apps.watch.webhook import Webhook
+from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
-from tam_edge.runtime.live.moments import length_seconds
 from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.live.sources.drawn import Drawn
 from tam_edge.runtime.page import harmless
@@ -119,11 +119,11 @@ def make_wishes(
 
     Raises: UsageError.
     """
-    seconds = {name: length_seconds(text, f"--{name}") for name, text in (("every", every), ("last", last))}
+    seconds = {name: duration_seconds(text, f"--{name}") for name, text in (("every", every), ("last", last))}
     for name, value in seconds.items():
         if not SHORTEST_SECONDS <= value <= LONGEST_SECONDS:
             raise UsageError(f"--{name} is {value:g} s: take {SHORTEST_SECONDS:g} s to 1 h")
-    quiet = 0.0 if cooldown.strip() in ("0", "0s") else length_seconds(cooldown, "--cooldown")
+    quiet = 0.0 if cooldown.strip() in ("0", "0s") else duration_seconds(cooldown, "--cooldown")
     questions = tuple(dict.fromkeys(check_rule(question) for question in rules))
     return Wishes(questions, seconds["every"], seconds["last"], parse_confirm(confirm), quiet, all_checks)
 
