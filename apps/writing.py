@@ -33,11 +33,11 @@ def check_writable(path: Path, inputs: Iterable[str]) -> None:
         raise UsageError(f"cannot write {path}: {reason}; name a file in a folder you may write to") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` as UTF-8; the file has all of it or stays as it was, even if the program is interrupted."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text as UTF-8, or bytes; the file has all of it or stays as it was, even if the program is interrupted."""
     draft = _beside(path)
     try:
-        _create(draft, text.encode("utf-8", errors="replace"))
+        _create(draft, content.encode("utf-8", errors="replace") if isinstance(content, str) else content)
         draft.replace(path.resolve())
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -103,6 +103,8 @@ class Answer:
     """Tokens before the answer, visual ones included."""
     ended_by: Literal["stop", "length"] = "stop"
     """What ended it: the model or a stop text, or the most tokens it could have."""
+    first_token_probability: float | None = None
+    """What probability the model gave to the first token of the answer, which of yes and no decides."""
     stage_bytes: Mapping[str, StageBytes] = field(default_factory=dict)
     """Memory in each stage, by the names of `plan.predicted_bytes`; stages that did not run are left out."""
 

@@ -81,6 +81,8 @@ class LanguageModel:
         """Tokens of the last answer, what ended it among them."""
         self.ended_by: EndedBy = "length"
         """What ended the last answer."""
+        self.first_probability: float | None = None
+        """What probability the model gave to the first token of the last answer."""
         self._read: list[tuple[int, ...]] = []  # texts that stand behind it, each entered by itself
         _check_model(bundle, engine, tokenizer)
 
@@ -176,10 +178,12 @@ class LanguageModel:
 
     def _pieces(self, options: GenerationOptions) -> Generator[str, None, None]:
         text = _GrowingText(self._tokenizer)
-        self.answer_tokens, self.ended_by = 0, "length"
+        self.answer_tokens, self.ended_by, self.first_probability = 0, "length", None
         with closing(self._engine.sample(options.temperature, options.seed)) as tokens:
             for count, token in enumerate(tokens, start=1):
                 self.answer_tokens = count
+                if count == 1:
+                    self.first_probability = _probability(self._engine.logits(), token)
                 if token in self._stop or self._engine.is_end(token):
                     self.ended_by = "stop"
                     break
@@ -230,6 +234,11 @@ def _stripped(pieces: Iterable[str]) -> Iterator[str]:
         if shown:
             begun = True
             yield shown
+
+
+def _probability(logits: NDArray[np.float32], token: int) -> float:
+    """The softmax of the `logits` [vocabulary] at a token."""
+    return float(1 / np.exp(logits.astype(np.float64) - float(logits[token])).sum())
 
 
 def _check_stop(bundle: Bundle, tokenizer: Tokenizer, text: str) -> int:

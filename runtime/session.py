@@ -211,8 +211,7 @@ class VideoQA:
                     way=admission.attention,
                 )
                 self._kept.view = view
-        language = self._parts.language()
-        seen = view.seen_of(plan)
+        language, seen = self._parts.language(), view.seen_of(plan)
         if seen is plan:
             self._kept.plans.add(video.info.identity, admission.decided)
         with clock.stage("prefill"):
@@ -239,6 +238,7 @@ class VideoQA:
             answer_tokens=language.answer_tokens,
             prompt_tokens=len(prompt),
             ended_by=language.ended_by,
+            first_token_probability=language.first_probability,
             stage_bytes=clock.stage_bytes,
         )
 

@@ -219,6 +219,11 @@ class Scripted:
     def __init__(self, tokens):
         self.tokens, self.taken, self.closed = tokens, 0, False
 
+    def logits(self):
+        scores = np.zeros(self.vocabulary_size, np.float32)
+        scores[70] = np.log(self.vocabulary_size - 1)  # as likely as all others together
+        return scores
+
     def sample(self, temperature, seed):
         try:
             for token in self.tokens:
@@ -282,6 +287,13 @@ def test_no_token_is_taken_beyond_the_limit_or_a_stop(bundle):
 
 def test_control_tokens_are_no_text(bundle):
     assert pieces_of(bundle, [70, CONTROL_TOKENS.index("<image>"), 71])[0] == pieces_of(bundle, [70, 71])[0]
+
+
+def test_the_first_token_has_the_probability_that_the_model_gave_it(bundle):
+    for tokens, probability in (([70, 71], 0.5), ([71, 70], 0.5 / 9_999), ([], None)):
+        model = LanguageModel(bundle, Scripted(tokens), language_tokenizer())
+        list(model.generate(GenerationOptions(10)))
+        assert model.first_probability == pytest.approx(probability)
 
 
 # ---- a bundle that lies

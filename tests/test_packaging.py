@@ -135,6 +135,7 @@ EVAL = ("eval", "synthetic", "--seed", "990001")
         ("export", ("quantize", "bundle", "--out", "small", "--vision", "int8")),
         ("export", (*EVAL, "--ablate", "lowest-2")),
         ("serve", ("serve", "--port", "0")),
+        ("robot", ("robot", "--topic", "camera/front")),
         ("figures", (*EVAL, "--ablate", "fixed", "--figures", "folder")),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serving import asking, body, data_url, png, served
 from tiny_bundle import make_tiny_bundle
 
-from tam_edge.apps.serve.addresses import is_public
+from tam_edge.apps.addresses import is_public
 from tam_edge.apps.serve.limits import ServeLimits
 
 SECONDS, FILE_BYTES = 3, 200_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
@@ -15,15 +16,22 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
-from tam_edge.apps.serve.addresses import endpoints
+from tam_edge.apps.addresses import (
+    AddressRefusedError,
+    Endpoint,
+    NoAddressError,
+    checked_endpoints,
+    checked_url,
+    no_address,
+    request_target,
+)
 from tam_edge.apps.serve.limits import MOST_HOPS, ServeLimits
 from tam_edge.apps.serve.store import Held, Writing, too_large
 from tam_edge.apps.web.problem import ServeError
+from tam_edge.runtime.errors import UsageError
 
-_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK_BYTES = 64 * 1024
-_PLAIN = range(0x21, 0x7F)  # characters that may stand in the target of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,12 @@ class Downloader:
             await asyncio.wait_for(self._follow(url, held), seconds)
         except asyncio.TimeoutError:
             raise ServeError(422, f"it could not be fetched within {seconds:g} s", code="not_fetched") from None
+        except AddressRefusedError as error:
+            raise ServeError(403, str(error), code="address_refused") from None
+        except NoAddressError as error:
+            raise ServeError(422, str(error), code="not_fetched") from None
+        except UsageError as error:
+            raise ServeError(400, str(error)) from None
         except (OSError, h11.RemoteProtocolError, EOFError):
             raise ServeError(422, "it could not be fetched: the connection failed", code="not_fetched") from None
 
@@ -85,21 +99,13 @@ class Downloader:
             raise too_large(self.limits.file_bytes)
 
 
-def checked_url(url: str) -> tuple[SplitResult, str, int]:
-    """The parts of a URL, its host and its port.
-
-    Raises: ServeError 400.
-    """
+async def _endpoints(host: str, port: int, allowed_hosts: Collection[str]) -> list[Endpoint]:
+    """Addresses of a host, without holding up who else is served."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ServeError(400, "a URL cannot be read") from None
-    if parts.scheme.lower() not in _PORTS or not host or parts.username is not None or parts.password is not None:
-        raise ServeError(400, "a URL must be http(s)://host/path, without a user or a password")
-    if any(ord(c) not in _PLAIN for c in f"{parts.netloc}{parts.path}{parts.query}"):
-        raise ServeError(400, "a URL has characters that must be written as %xx")
-    return parts, host, _PORTS[parts.scheme.lower()] if port is None else port
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise no_address(host) from None
+    return checked_endpoints(host, port, found, allowed_hosts)
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +115,7 @@ async def _connected(
     secure = parts.scheme.lower() == "https"
     context = ssl.create_default_context() if secure else None
     failure: OSError | None = None
-    for endpoint in await endpoints(host, port, allowed_hosts):
+    for endpoint in await _endpoints(host, port, allowed_hosts):
         try:
             reader, writer = await asyncio.open_connection(
                 endpoint.address, endpoint.port, ssl=context, server_hostname=host if secure else None
@@ -126,7 +132,6 @@ async def _connected(
 
 
 def _request(http: h11.Connection, parts: SplitResult) -> bytes:
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = [
         ("Host", parts.netloc),
         ("User-Agent", "tam-edge"),
@@ -134,7 +139,7 @@ def _request(http: h11.Connection, parts: SplitResult) -> bytes:
         ("Accept-Encoding", "identity"),
         ("Connection", "close"),
     ]
-    sent = http.send(h11.Request(method="GET", target=target, headers=headers))
+    sent = http.send(h11.Request(method="GET", target=request_target(parts), headers=headers))
     return (sent or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 

@@ -18,9 +18,9 @@ class Drawn(LiveSource):
 
     ends: ClassVar[bool] = True
 
-    def __init__(self, frames: Iterable[Any]) -> None:
-        """Take the iterable; nothing is drawn from it yet."""
-        super().__init__("the program's frames")
+    def __init__(self, frames: Iterable[Any], name: str = "the program's frames") -> None:
+        """Take the iterable and what to call it; nothing is drawn from it yet."""
+        super().__init__(name)
         self._frames = frames
 
     def frames(self) -> Generator[LiveFrame, None, None]:
