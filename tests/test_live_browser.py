@@ -269,8 +269,7 @@ def talked(chromium, folder):
         second_sees = other.value("fetch('api/status').then((reply) => reply.status)")
         page.close()
         other.until("document.getElementById('session').textContent.startsWith('Live')")
-        taken_over = text_of(other, "#problem")
-        halted = stopped_while_opening(other)
+        taken_over, halted = text_of(other, "#problem"), stopped_while_opening(other)
         sink = "(() => { try { document.createElement('p').innerHTML = '<b>x</b>' } catch { return true } })()"
         html_refused = other.value(sink)
     found = {
