@@ -18,7 +18,7 @@ QUESTION = "how many people?"
 ODD = '<img src=x onerror="alert(1)"><b>how many people?</b>'
 LOOKS = {"desk": (1280, 900), "phone": (390, 844)}
 TABS = 40
-TOKEN = "a-long-secret-word"
+TOKEN = "a-long+secret-word"
 MEASURE = """
 (() => {
   const kinds = 'h1, h2, h3, h4, p, span, label, button, summary, li, input, legend'
@@ -43,6 +43,17 @@ MEASURE = """
     unnamed: [...document.querySelectorAll('button, input, select')].filter((node) => node.checkVisibility() &&
       !(node.textContent.trim() || node.ariaLabel || node.labels?.length)).length,
     background: light(behind(document.body)),
+  }
+})()
+"""
+SLOW_CAMERA = """
+(() => {
+  const real = navigator.mediaDevices.getUserMedia
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    navigator.mediaDevices.getUserMedia = real
+    window.opened = await navigator.mediaDevices.getUserMedia(wanted)
+    await new Promise((go) => { window.go = go })
+    return window.opened
   }
 })()
 """
@@ -82,6 +93,7 @@ class Visit:
     second_sees: str
     taken_over: str
     seat_again: bool
+    halted: dict
     without_server: str
     keyed: dict
     html_refused: bool
@@ -137,6 +149,26 @@ def lost_and_taken_again(qa, page):
     return before.closed and not qa._lives[-1].closed
 
 
+def stopped_while_opening(page):
+    """Another camera is chosen, and Stop pressed before the browser has opened it; then the camera is started again."""
+    page.value(SLOW_CAMERA)
+    page.value("document.getElementById('camera-which').dispatchEvent(new Event('change'))")
+    page.until("window.go")
+    page.value("document.getElementById('camera-stop').click()")
+    waits = page.value("document.getElementById('camera-start').disabled")
+    page.value("window.go()")
+    page.until("!document.getElementById('camera-start').disabled")
+    found = {
+        "waits": waits,
+        "tracks": page.value("window.opened.getTracks().map((track) => track.readyState)"),
+        "shown": page.value("document.getElementById('preview').srcObject !== null"),
+        "note": text_of(page, "#screen-note"),
+    }
+    page.value("document.getElementById('camera-start').click()")
+    page.until("document.getElementById('session').textContent.startsWith('Live')")
+    return found
+
+
 def looks(page, folder):
     found = {}
     for name, size in LOOKS.items():
@@ -180,6 +212,10 @@ def opened_with_a_key(chromium, folder):
         page.press("Enter")
         page.until("!document.getElementById('problem').hidden")
         wrong = text_of(page, "#problem")
+        page.type("schl\u00fcssel-wort")  # no header can carry it
+        page.press("Enter")
+        page.until("sessionStorage.length === 0 && !document.getElementById('key').value")
+        unusable = text_of(page, "#problem")
         page.type(TOKEN)
         page.press("Enter")
         page.until(shown)
@@ -187,7 +223,8 @@ def opened_with_a_key(chromium, folder):
         page = chromium.open(f"{served.url}/#key={TOKEN}")
         page.until(shown)
         page.until("document.getElementById('session').textContent")
-        return {"wrong": wrong, "address": page.value("location.href.includes('key')"), "text": page.text()}
+        address = page.value("location.href.includes('key')")
+        return {"wrong": wrong, "unusable": unusable, "address": address, "text": page.text()}
 
 
 def talked(chromium, folder):
@@ -232,7 +269,7 @@ def talked(chromium, folder):
         second_sees = other.value("fetch('api/status').then((reply) => reply.status)")
         page.close()
         other.until("document.getElementById('session').textContent.startsWith('Live')")
-        taken_over = text_of(other, "#problem")
+        taken_over, halted = text_of(other, "#problem"), stopped_while_opening(other)
         sink = "(() => { try { document.createElement('p').innerHTML = '<b>x</b>' } catch { return true } })()"
         html_refused = other.value(sink)
     found = {
@@ -252,6 +289,7 @@ def talked(chromium, folder):
         "taken_over": taken_over,
         "html_refused": html_refused,
         "seat_again": seat_again,
+        "halted": halted,
     }
     return found, other
 
@@ -308,6 +346,10 @@ def test_a_second_visitor_is_told_and_comes_next(visit):
     assert visit.taken_over == ""
 
 
+def test_a_camera_that_opens_after_stop_was_pressed_is_off(visit):
+    assert visit.halted == {"waits": True, "tracks": ["ended"], "shown": False, "note": "Your camera is off."}
+
+
 def test_a_page_that_lost_its_seat_takes_it_again(visit):
     assert visit.seat_again
 
@@ -317,7 +359,7 @@ def test_a_server_that_has_ended_is_said(visit):
 
 
 def test_a_key_is_asked_for_and_opens_the_page(visit):
-    assert visit.keyed["wrong"] == "That is not the key."
+    assert visit.keyed["wrong"] == visit.keyed["unusable"] == "That is not the key."
     assert visit.keyed["address"] is False, "a key in the address does not stay there"
     assert "clip.mp4" in visit.keyed["text"]
     assert "Start my camera" not in visit.keyed["text"]

@@ -45,6 +45,20 @@ def clip(tmp_path_factory):
         (("--terminal",), "--source"),
         (("--last", "10s"), "--terminal"),
         (("--horizon", "soon"), "--horizon"),
+        (("--horizon", "0.1s"), "--horizon"),
+        (("--horizon", "8000h"), "--horizon"),
+        *(
+            (("--terminal", "--source", "0", *option), f"{option[0]} belongs to the page")
+            for option in (
+                ("--host", "127.0.0.1"),
+                ("--port", "8001"),
+                ("--token-file", "token"),
+                ("--tls-cert", "c.pem"),
+                ("--tls-key", "k.pem"),
+                ("--tls-self-made",),
+                ("--open",),
+            )
+        ),
         (("--terminal", "--source", "0", "--last", "long"), "--last"),
         (("--host", "0.0.0.0"), "token"),
         (("--tls-cert", "c.pem"), "--tls-key"),
@@ -67,11 +81,15 @@ def test_a_source_that_is_not_there_is_said(folder):
 
 
 @pytest.mark.parametrize("of_visitor", [False, True])
-def test_the_page_is_announced_and_ctrl_c_ends_it(folder, clip, of_visitor):
+def test_the_page_is_announced_and_ctrl_c_ends_it(folder, clip, tmp_path, of_visitor):
     source = "visitor" if of_visitor else str(clip)
-    arguments = ("--model", folder, "--threads", "1", "--source", source, "--port", "0", "--json")
+    arguments = ["--model", folder, "--threads", "1", "--source", source, "--port", "0", "--json"]
+    if not of_visitor:
+        (tmp_path / "token").write_text("a-long-secret-word")
+        arguments += ["--host", "0.0.0.0", "--token-file", tmp_path / "token"]
     with start("live", *arguments) as child:
         told = json.loads(child.stdout.readline())
+        assert told["url"].startswith("http://127.0.0.1:"), "0.0.0.0 is no address to call"
         assert (told["event"], told["source"]) == ("serving", source)
         assert "tam-edge live" in httpx2.get(told["url"]).text
         if of_visitor:  # who is in front of the camera

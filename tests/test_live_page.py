@@ -21,6 +21,7 @@ from tiny_bundle import make_babbling_bundle, make_tiny_bundle
 
 from tam_edge.apps.live.assets import assets
 from tam_edge.apps.live.limits import LiveLimits
+from tam_edge.apps.live.sight import Sitting
 from tam_edge.models.street import make_scene
 from tam_edge.models.street.video import write_video
 
@@ -146,6 +147,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_makes_no_html_of_text():
         ({"Host": "localhost"}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_other_names_and_origins_are_refused(visited, headers, status):
@@ -252,6 +254,31 @@ def test_a_visitor_who_falls_silent_has_gone(folder):
         wait_for(lambda: free(page))
 
 
+def test_a_session_that_cannot_start_is_said_and_frees_the_seat(tmp_path):
+    """The encoder's file is away for a while; then forgetting fails."""
+
+    def failing():
+        raise RuntimeError("nothing is forgotten")
+
+    bundle = make_tiny_bundle(tmp_path)
+    encoder, away = bundle / "encoder.onnx", bundle / "away"
+    with served_page(bundle) as page:
+        encoder.rename(away)
+        seat = taken(page)
+        wait_for(lambda: page.frame(seat, jpeg(1)).status_code != 204)
+        for number in range(3):
+            reply = page.frame(seat, jpeg(number))
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "no_seat")
+            assert "encoder" in refusal(reply)[1]
+        sittings = [found for found in gc.get_objects() if type(found) is Sitting and found.seat == seat]
+        assert [sitting.problem.__traceback__ for sitting in sittings] == [None], "which would hold every frame"
+        away.rename(encoder)
+        with visitor(page), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page.qa, "forget", failing)
+            page.qa._lives[-1]._reader.source.interrupt()
+            wait_for(lambda: free(page))
+
+
 def test_an_answer_stops_when_nobody_waits_for_it(tmp_path):
     """The model babbles for minutes; first the page closes the connection, then the visitor goes."""
     with served_page(make_babbling_bundle(tmp_path)) as page, visitor(page) as seat:
@@ -260,7 +287,7 @@ def test_an_answer_stops_when_nobody_waits_for_it(tmp_path):
 
         def answering():
             page.frame(seat, jpeg(int(time.monotonic() * 10)))
-            return page.send("GET", "/api/status", seat).json()["answering"]
+            return page.qa._lives[-1]._line.busy
 
         with page.client.stream("POST", f"{page.url}/api/ask", content=body, headers=headers) as reply:
             lines = reply.iter_lines()

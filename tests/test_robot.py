@@ -253,6 +253,7 @@ def test_a_camera_that_is_silent_is_lost_and_comes_back(tiny, outside, endpoint,
         (("--topic", "a/**"), 2),
         (("--topic", "a", "--name", "*"), 2),
         (("--topic", "a", "--rule", "how many?"), 2),
+        (("--topic", "a", "--model", "missing", "--horizon", "0.1s"), 2),
         (("--topic", "a", "--listen", "nonsense"), 1),
     ],
 )

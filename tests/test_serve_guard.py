@@ -79,7 +79,7 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused(server, host, status
     assert status_of(httpx2.get(f"{server.url}/v1/models", headers={"Host": host})) == status
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://["])
 def test_pages_of_other_origins_are_refused(server, origin):
     assert status_of(httpx2.get(f"{server.url}/v1/models", headers={"Origin": origin})) == 403
     assert status_of(httpx2.get(f"{server.url}/v1/models", headers={"Origin": server.url})) == 200

@@ -14,11 +14,21 @@ from tam_edge.apps.live.terminal import Terminal
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
 from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
+from tam_edge.runtime.live.inside import checked_horizon
 
 if TYPE_CHECKING:
     from tam_edge.apps.web.listening import Tls
 
 VISITOR = "visitor"
+_OF_THE_PAGE = {
+    "host": "--host",
+    "port": "--port",
+    "token_file": "--token-file",
+    "tls_cert": "--tls-cert",
+    "tls_key": "--tls-key",
+    "tls_self_made": "--tls-self-made",
+    "opens": "--open",
+}
 
 Source = Annotated[
     str,
@@ -73,8 +83,9 @@ def live(
     Ctrl-C ends it. Browsers give a page the webcam on localhost or over https only.
     """
     opt.show_log(verbose)
-    duration_seconds(horizon, "--horizon")
+    checked_horizon(horizon, "--horizon")
     if terminal:
+        _refuse_options_of_the_page(context)
         if source == VISITOR:
             raise UsageError("--terminal needs --source: a terminal has no webcam of its own")
         if sys.stdin is None:  # the program was started with it closed
@@ -102,6 +113,13 @@ def live(
         as_json=as_json,
     )
     serve_page(options, lambda reserve: opt.load(model, memory, device, threads, reserve_bytes=reserve))
+
+
+def _refuse_options_of_the_page(context: typer.Context) -> None:
+    for name, option in _OF_THE_PAGE.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option} belongs to the page: leave it out with --terminal")
 
 
 def _secured(host: str, cert: Path | None, key: Path | None, *, self_made: bool) -> tuple[Tls | None, list[str]]:

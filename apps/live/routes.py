@@ -20,7 +20,7 @@ from tam_edge.apps.live.assets import HEADERS, Asset
 from tam_edge.apps.live.limits import LiveLimits
 from tam_edge.apps.live.pictures import View
 from tam_edge.apps.live.sight import STARTING, Sight, VisitorSight
-from tam_edge.apps.web.body import BodyRoom
+from tam_edge.apps.web.body import BodyRoom, check_kind
 from tam_edge.apps.web.problem import REFUSED, ServeError, problem_of_request, refused
 from tam_edge.apps.web.streams import EventStream, leave_when_gone
 from tam_edge.apps.web.worker import Worker
@@ -117,7 +117,6 @@ async def status(request: Request) -> Response:
     told = live.status.to_json() | {
         "memory_limit_bytes": page.memory_limit_bytes,
         "questions_waiting": page.worker.waiting,
-        "answering": page.worker.busy,
         "events": [event.to_json() for event in live.events_after(after)],
     }
     return JSONResponse(told)
@@ -147,7 +146,7 @@ async def leave(request: Request) -> Response:
 async def frame(request: Request) -> Response:
     """A frame of the visitor's webcam, a JPEG."""
     page, sight, seat = _page(request), _visitors(request), _seat(request)
-    _check_kind(request, "image/jpeg")
+    check_kind(request, "image/jpeg")
     async with page.room.body(request) as body:
         await asyncio.to_thread(sight.frame, seat, bytes(body))
     return Response(status_code=204)
@@ -157,7 +156,7 @@ async def ask(request: Request) -> Response:
     """Answer a question, as server-sent events."""
     page = _page(request)
     page.worker.check_room()
-    _check_kind(request, "application/json")
+    check_kind(request, "application/json")
     live = page.sight.live(_seat(request))
     async with page.room.body(request) as body:
         asked = _read(bytes(body), page.limits)
@@ -182,11 +181,6 @@ def _read(body: bytes, limits: LiveLimits) -> AskBody:
         text = f"{len(asked.history)} earlier questions are too many: {limits.history} are the most"
         raise ServeError(413, text, param="history", code="too_large")
     return asked
-
-
-def _check_kind(request: Request, kind: str) -> None:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
-        raise ServeError(415, f"send {kind}")
 
 
 def _number(request: Request, name: str) -> float:

@@ -22,13 +22,11 @@ from tam_edge.apps.live.sight import DeviceSight, Sight, VisitorSight
 from tam_edge.apps.render import print_json, print_notes
 from tam_edge.apps.web.body import BodyRoom
 from tam_edge.apps.web.guard import Guard
-from tam_edge.apps.web.listening import Server, Tls, bound_socket, terminated_cleanly, url_of
+from tam_edge.apps.web.listening import Server, Tls, bound_socket, reachable, terminated_cleanly, url_of
 from tam_edge.apps.web.token import is_local
 from tam_edge.apps.web.worker import Worker
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.session import VideoQA
-
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def serve_page(options: PageOptions, loaded: Callable[[int], VideoQA]) -> None:
     limits = LiveLimits()
     with terminated_cleanly(), ExitStack() as needed:
         bound = needed.enter_context(bound_socket(options.host, options.port))
-        url = url_of(bound, "http" if options.tls is None else "https")
+        url = reachable(url_of(bound, "http" if options.tls is None else "https"))
         qa = needed.enter_context(loaded(limits.reserve_bytes))
         page_server(options, qa, limits, needed, lambda: _announce(url, options, qa)).run([bound])
 
@@ -126,10 +124,4 @@ def _announce(url: str, options: PageOptions, qa: VideoQA) -> None:
     else:
         print(f"Open {url} to ask {model} about {source}. Ctrl-C ends it.", file=sys.stderr, flush=True)
     if options.opens:
-        webbrowser.open(_reachable(url))
-
-
-def _reachable(url: str) -> str:
-    for anywhere, here in _ANYWHERE.items():
-        url = url.replace(f"//{anywhere}:", f"//{here}:").replace(f"//[{anywhere}]:", f"//[{here}]:")
-    return url
+        webbrowser.open(url)

@@ -19,6 +19,8 @@ from tam_edge.runtime.session import VideoQA
 
 STARTING = "starting"
 """What a visitor's session does until its first frame was looked at."""
+NO_SEAT = "no_seat"
+"""The page's seat is not its own any more: it may take one again, later where the status is not 409."""
 
 
 class Sight(ABC):
@@ -142,22 +144,24 @@ class VisitorSight(Sight):
     def _held(self, seat: str) -> Sitting:
         sitting = self._sitting
         if sitting is not None and hmac.compare_digest(sitting.seat.encode(), seat.encode()):
-            if sitting.problem is not None:
-                raise sitting.problem
+            if sitting.problem is not None:  # a new object: one that is raised again and again keeps every frame
+                raise ServeError(sitting.problem.status, str(sitting.problem), code=NO_SEAT)
             if not sitting.over:
                 return sitting
-        raise ServeError(409, "this page's camera is not looked at any more: start it again", code="no_seat")
+        raise ServeError(409, "this page's camera is not looked at any more: start it again", code=NO_SEAT)
 
     def _sit(self, sitting: Sitting) -> None:
         """From a visitor's first frame to the last, in a thread of its own."""
         try:
-            with self._qa.live(sitting.camera, horizon=self._horizon) as live:
-                sitting.live = live
-                sitting.camera.wait_until_gone()
-                self._left()
+            try:
+                with self._qa.live(sitting.camera, horizon=self._horizon) as live:
+                    sitting.live = live
+                    sitting.camera.wait_until_gone()
+                    self._left()
+            finally:
+                sitting.live = None
+                self._qa.forget()  # what the next visitor asks is not answered with what this one showed
         except Exception as error:
             sitting.problem = problem_of(error)
         finally:
-            sitting.live = None
-            self._qa.forget()  # what the next visitor asks is not answered with what this one showed
             sitting.over = True

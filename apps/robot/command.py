@@ -15,6 +15,7 @@ from tam_edge.apps.robot.node import Node, NodeOptions, Reach, opened
 from tam_edge.apps.robot.topic import Topic, checked_key
 from tam_edge.apps.watch.command import ConfirmText, Cooldown, Every, Last, make_wishes
 from tam_edge.runtime.errors import UsageError
+from tam_edge.runtime.live.inside import checked_horizon
 from tam_edge.runtime.page import harmless
 
 Connect = Annotated[
@@ -79,6 +80,7 @@ def robot(
     opt.show_log(verbose)
     if (topic is None) == (source is None):
         raise UsageError("say either --topic or --source")
+    checked_horizon(horizon, "--horizon")
     wishes = make_wishes(rule or (), every, last, confirm, cooldown)
     options = NodeOptions(checked_key(name, "--name"), wishes, horizon, queue)
     pictures = Topic(topic, _say) if topic is not None else source

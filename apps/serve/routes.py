@@ -20,6 +20,7 @@ from tam_edge.apps.serve.schema import UNSUPPORTED, ChatReply, ChatRequest, Erro
 from tam_edge.apps.serve.service import Service
 from tam_edge.apps.serve.store import Held
 from tam_edge.apps.serve.work import Event, Finished, Job, Question, Words
+from tam_edge.apps.web.body import check_kind
 from tam_edge.apps.web.problem import REFUSED, ServeError, problem_of_request, refused
 from tam_edge.apps.web.streams import EventStream, gone, leave_when_gone
 from tam_edge.runtime.plan import Rejection
@@ -122,8 +123,7 @@ async def chat(request: Request) -> Response:
     """Answer the last question of a conversation about pictures and videos."""
     service = _service(request)
     service.worker.check_room()
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ServeError(415, "send application/json")
+    check_kind(request, "application/json")
     async with AsyncExitStack() as needed:
         asked = await _read(request, service, needed.enter_context(service.store.holding()))
         job = Job(asked.question)

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 MOST_DIGITS = 15  # of a stated length: more would be slow to read
 
 
+def check_kind(request: Request, kind: str) -> None:
+    """Check the media type that a request says its body has.
+
+    Raises: ServeError 415.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+        raise ServeError(415, f"send {kind}")
+
+
 class BodyLimits(Protocol):
     """What bodies may take."""
 

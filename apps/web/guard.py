@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 
@@ -60,17 +60,22 @@ class Guard:
                 raise ServeError(403, "this server answers to localhost only: call it by that name", code="wrong_host")
         if self.token is None:
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            if origin is not None and _split(origin).netloc.lower() != headers.get("host", "").lower():
                 raise ServeError(403, "pages of other origins may not ask this server", code="wrong_origin")
         elif path not in self.open_paths and not _same(_token_in(headers.get("authorization", "")), self.token):
             raise ServeError(401, "the API key is missing or wrong", code="invalid_api_key")
 
 
 def _name_in(host: str) -> str:
+    return (_split(f"//{host}").hostname or "").lower()
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty ones where it is none."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")
 
 
 def _token_in(authorization: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 3
 """What connections get to end after the last answer was stopped."""
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,13 @@ def url_of(bound: socket.socket, scheme: str = "http") -> str:
     """The URL of a server on a bound socket."""
     host, port = bound.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def reachable(url: str) -> str:
+    """The same server by an address that this machine can call: one that listens on all has none of its own."""
+    for anywhere, here in _ANYWHERE.items():
+        url = url.replace(f"//{anywhere}:", f"//{here}:")
+    return url
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from tam_edge.apps.web.mistake import first_mistake
 from tam_edge.runtime.errors import (
     BundleError,
     BusyError,
@@ -98,16 +99,15 @@ def problem_of(error: BaseException, names: Mapping[str, str] | None = None) -> 
 
 def problem_of_request(error: ValidationError, unsupported: Mapping[str, str] | None = None) -> ServeError:
     """What is wrong with a body, by its first mistake; `unsupported` are fields that are known and refused, and why."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    name = str(first["loc"][0]) if first["loc"] else ""
+    first = first_mistake(error)
+    name, place = first.field, first.place
     if unsupported and name in unsupported:
         return ServeError(400, f"{name} is not supported: {unsupported[name]}", param=name, code="unsupported_value")
-    if first["type"] == "extra_forbidden":
+    if first.kind == "extra_forbidden":
         return ServeError(400, f"{place} is not known here: leave it out", param=place, code="unknown_parameter")
-    if first["type"] == "json_invalid":
+    if first.kind == "json_invalid":
         return ServeError(400, "the body is no JSON", code="invalid_json")
-    return ServeError(400, f"{place}: {first['msg']}" if place else str(first["msg"]), param=place or None)
+    return ServeError(400, f"{place}: {first.text}" if place else first.text, param=place or None)
 
 
 REFUSED = (HTTPException, ClientDisconnect, ServeError, Exception)

@@ -103,11 +103,20 @@ def _frames_wanted(horizon_seconds: float, rate: float, usual_rate: float) -> in
     return math.ceil(horizon_seconds * min(rate, usual_rate) + beyond) + 2
 
 
+def checked_horizon(horizon: float | str, name: str = "horizon") -> float:
+    """How far back can be asked, in seconds; `name` is what a person calls it.
+
+    Raises: UsageError.
+    """
+    seconds = duration_seconds(horizon, name)
+    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+        raise UsageError(f"{name} is {seconds:g} s: take 1 s to 7 days")
+    return seconds
+
+
 def _checked(options: LiveOptions, usual_rate: float) -> tuple[float, float]:
     """Horizon in seconds, and frames per second."""
-    horizon = duration_seconds(options.horizon, "horizon")
-    if not SHORTEST_SECONDS <= horizon <= LONGEST_SECONDS:
-        raise UsageError(f"horizon is {horizon:g} s: take 1 s to 7 days")
+    horizon = checked_horizon(options.horizon)
     rate = usual_rate if options.rate is None else options.rate
     if not 0 < rate <= MOST_RATE:
         raise UsageError(f"rate is {rate:g} frames per second: take more than 0, at most {MOST_RATE:g}")

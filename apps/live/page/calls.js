@@ -11,8 +11,10 @@ export class Refusal extends Error {
   }
 }
 
+// A key that no header can carry is not the server's, and is not kept.
 export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+  if (/^[\x21-\x7e]+$/.test(key)) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
 }
 
 export function setSeat(value) {

@@ -5,10 +5,13 @@ import { clearSession, watchSession } from "./gauges.js";
 import { offerCamera, watchDevice } from "./sight.js";
 import { clearTalk } from "./talk.js";
 
+const IN_ADDRESS = "#key=";
+
 const problem = document.getElementById("problem");
 const keyForm = document.getElementById("key-form");
 const key = document.getElementById("key");
 const said = { camera: "", session: "" };
+let tried = false;
 
 function say(who, text) {
   said[who] = text;
@@ -19,10 +22,23 @@ function say(who, text) {
 
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  setKey(key.value.trim());
+  tryKey(key.value.trim());
   key.value = "";
   begin();
 });
+
+function tryKey(text) {
+  tried = true;
+  setKey(text);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return ""; // a % that begins no character
+  }
+}
 
 async function begin() {
   let about;
@@ -30,8 +46,7 @@ async function begin() {
     about = await (await call("api/about")).json();
   } catch (error) {
     const wantsKey = error.status === 401;
-    const again = wantsKey && !keyForm.hidden;
-    say("session", !wantsKey ? error.message : again ? "That is not the key." : "");
+    say("session", !wantsKey ? error.message : tried ? "That is not the key." : "");
     keyForm.hidden = !wantsKey;
     if (wantsKey) key.focus();
     else setTimeout(begin, 3000);
@@ -60,9 +75,8 @@ async function begin() {
 }
 
 // The address may carry the key, so that it can be opened from elsewhere: https://host:8001/#key=...
-const given = new URLSearchParams(location.hash.slice(1)).get("key");
-if (given) {
-  setKey(given);
+if (location.hash.startsWith(IN_ADDRESS)) {
+  tryKey(decoded(location.hash.slice(IN_ADDRESS.length)));
   history.replaceState(null, "", location.pathname);
 }
 begin();

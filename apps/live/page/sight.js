@@ -59,7 +59,7 @@ export function offerCamera(told, left) {
 
   function halt(text = "Your camera is off.") {
     wanted += 1;
-    for (const track of preview.srcObject?.getTracks() ?? []) track.stop();
+    end(preview.srcObject);
     preview.srcObject = null;
     const focused = document.activeElement === stop;
     start.hidden = false;
@@ -81,25 +81,38 @@ export function offerCamera(told, left) {
 
   async function open(mine, id) {
     const size = { width: { ideal: LONGER_PX }, height: { ideal: LONGER_PX } };
+    const focused = document.activeElement === start;
+    let stream = null;
+    start.disabled = true;
     try {
-      for (const track of preview.srcObject?.getTracks() ?? []) track.stop();
+      end(preview.srcObject);
       const video = id ? { ...size, deviceId: { exact: id } } : { ...size, facingMode: { ideal: "environment" } };
-      preview.srcObject = await navigator.mediaDevices.getUserMedia({ video, audio: false });
-      await preview.play();
+      stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      if (mine === wanted) {
+        preview.srcObject = stream;
+        await preview.play();
+      }
     } catch (error) {
-      if (mine === wanted) halt();
+      start.disabled = false;
+      end(stream);
+      if (mine !== wanted) return;
+      halt();
+      if (focused) start.focus();
       told(refusalOf(error));
       return;
     }
-    if (mine !== wanted) return;
-    const [track] = preview.srcObject.getVideoTracks();
+    start.disabled = false;
+    if (mine !== wanted) {
+      end(stream); // stopped, or another camera was chosen, while the browser opened this one
+      return;
+    }
+    const [track] = stream.getVideoTracks();
     track.addEventListener("ended", () => {
       if (mine === wanted) {
         halt();
         told("The camera was unplugged, or the browser took it away.");
       }
     });
-    const focused = document.activeElement === start;
     start.hidden = true;
     stop.hidden = false;
     if (focused) stop.focus();
@@ -127,11 +140,16 @@ export function offerCamera(told, left) {
         if (!going()) return;
         if (error.code === "no_seat") setSeat("");
         told(error.message);
-        await pause(error.code === "no_seat" ? SEND_EVERY_MS : TRY_EVERY_MS);
+        const lost = error.code === "no_seat" && error.status === 409; // another status: the session did not start
+        await pause(lost ? SEND_EVERY_MS : TRY_EVERY_MS);
       }
       await pause(Math.max(0, SEND_EVERY_MS - (performance.now() - since)));
     }
   }
+}
+
+function end(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
 }
 
 async function shot(canvas) {
