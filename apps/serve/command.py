@@ -19,7 +19,7 @@ from tam_edge.apps.serve.metrics import Counted
 from tam_edge.apps.serve.routes import OPEN_PATHS, make_app
 from tam_edge.apps.serve.service import Reach, make_service
 from tam_edge.apps.web.guard import Guard
-from tam_edge.apps.web.listening import Server, bound_socket, terminated_cleanly, url_of
+from tam_edge.apps.web.listening import Server, bound_socket, reachable, terminated_cleanly, url_of
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
 from tam_edge.runtime.budget import parse_size
 from tam_edge.runtime.errors import UsageError
@@ -73,7 +73,7 @@ def serve(
         )
         service = make_service(qa, limits, reach, needed)
         app = Counted(Guard(make_app(service), host, reach.token, OPEN_PATHS), service.metrics)
-        url = url_of(bound)
+        url = reachable(url_of(bound))
         Server(app, service.worker.close, lambda: _announce(url, service.model, as_json)).run([bound])
 
 
