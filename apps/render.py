@@ -45,6 +45,11 @@ def print_notes(notes: Iterable[str]) -> None:
         print(harmless(f"note: {note}"), file=sys.stderr)
 
 
+def say(text: str) -> None:
+    """Say a line on stderr at once."""
+    print(harmless(text), file=sys.stderr, flush=True)
+
+
 def not_done(rejections: Iterable[Rejection]) -> list[str]:
     """What was wanted and not done, one line each."""
     return [f"{rejection.what}: {rejection.reason}" for rejection in rejections]

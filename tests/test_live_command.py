@@ -210,9 +210,10 @@ def test_at_a_terminal_the_status_comes_before_each_question(folder, clip):
         code, out, _ = ended(terminal)
     assert code == 0
     assert "Answer" in out
-    with Terminal(*arguments) as terminal:
-        terminal.wait_for()
-        terminal.child.send_signal(signal.SIGINT)
-        code, _, err = ended(terminal)
-    assert code == 130
-    assert "Traceback" not in err
+    for ending, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+        with Terminal(*arguments) as terminal:
+            terminal.wait_for()
+            terminal.child.send_signal(ending)
+            code, _, err = ended(terminal)
+        assert code == expected
+        assert "Traceback" not in err

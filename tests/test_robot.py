@@ -2,12 +2,15 @@
 
 import io
 import json
+import signal
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import zenoh
 from command import call, start
 from live_servers import free_port, wait_for
 from PIL import Image
@@ -17,7 +20,7 @@ from tiny_bundle import make_tiny_bundle
 
 from tam_edge.apps.robot.asking import QUERY_BYTES
 from tam_edge.apps.robot.node import Node, NodeOptions, Reach, opened
-from tam_edge.apps.robot.topic import Topic
+from tam_edge.apps.robot.topic import HEAD_BYTES, PIXEL_BYTES, Topic
 from tam_edge.apps.watch.firing import Confirm
 from tam_edge.apps.watch.watcher import Wishes
 from tam_edge.models.street import render
@@ -36,6 +39,7 @@ def jpeg(pixels):
 
 
 JPEG = jpeg(SOMEBODY)
+SMALL = jpeg(SOMEBODY[:64, :64])
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,64 @@ def test_frames_in_question_in_answer_out_and_again_after_a_restart(nano, outsid
         assert ask(outside, {"question": "is there a dog?"})["answer"] == "yes"
 
 
+def test_a_first_message_that_cannot_be_read_is_passed_over(tiny, outside, endpoint):
+    with VideoQA.load(tiny, threads=1) as qa, node(qa, endpoint, name="first", topic="camera/first") as said:
+        with camera(outside, "camera/first", b"nonsense"):
+            wait_for(lambda: any("neither" in line for line in said))
+        assert not any("looking at" in line for line in said)
+        with camera(outside, "camera/first", JPEG):
+            assert ask(outside, {"question": "how many?", "last": "5s"}, "first")["evidence"]
+
+
+def test_pictures_larger_than_the_first_are_left_out_and_that_is_said_once():
+    said = []
+    topic = Topic("camera/front", said.append)
+    frames = topic.frames()
+
+    def put(message):
+        topic.put(SimpleNamespace(payload=zenoh.ZBytes(message)))
+
+    put(b"nonsense")
+    assert not topic.wait_first(0.0)
+    small = image_message(SOMEBODY[:40, :60], "rgb8")
+    put(small)
+    assert topic.wait_first(0.0)
+    for larger in (image_message(SOMEBODY[:41, :60], "rgb8"), JPEG, bytes(HEAD_BYTES + PIXEL_BYTES * 2400 + 1)):
+        put(larger)
+        assert not topic.wait_first(0.0)
+    assert said[1:] == [
+        "camera/front: a message is left out: it is larger than the first picture, 60x40: for larger ones start again"
+    ]
+    put(small)
+    assert next(frames).pixels.shape == (40, 60, 3)
+
+
+def test_whom_a_router_knows_is_not_connected_to_but_may_connect():
+    """As rmw_zenoh has it: of two sessions the one with the greater id connects to the other."""
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    with (
+        zenoh.open(configured("router", listen=[endpoint])),
+        zenoh.open(configured("peer", [endpoint], gossip={"autoconnect": {"router": [], "peer": []}})) as stranger,
+        zenoh.open(
+            configured("peer", [endpoint], gossip={"autoconnect_strategy": {"peer": {"to_peer": "greater-zid"}}})
+        ) as greater,
+        opened(Reach((endpoint,), ("tcp/127.0.0.1:0",))) as ours,
+    ):
+        wait_for(lambda: greater.info.zid() in ours.info.peers_zid())
+        assert stranger.info.zid() in greater.info.peers_zid() or greater.info.zid() in stranger.info.peers_zid()
+        assert stranger.info.zid() not in ours.info.peers_zid()
+
+
+def configured(mode, connect=(), listen=("tcp/127.0.0.1:0",), gossip=None):
+    config = zenoh.Config()
+    parts = {"mode": mode, "connect/endpoints": connect, "listen/endpoints": listen}
+    for name, value in (parts | {"scouting/multicast/enabled": False}).items():
+        config.insert_json5(name, json.dumps(value))
+    for name, value in (gossip or {}).items():
+        config.insert_json5(f"scouting/gossip/{name}", json.dumps(value))
+    return config
+
+
 def test_rules_publish_events(nano, outside, endpoint):
     got = []
     wishes = Wishes((ASKED["question"],), 0.3, 5.0, Confirm(2, 3), 0.0)
@@ -184,7 +246,7 @@ def test_bad_queries_get_an_error(asked_node, outside, payload, why):
 
 @pytest.fixture(scope="module")
 def asked_node(tiny, outside, endpoint):
-    shown = camera(outside, TOPIC, jpeg(SOMEBODY[:64, :64]))
+    shown = camera(outside, TOPIC, SMALL)
     with VideoQA.load(tiny, threads=1) as qa, shown, node(qa, endpoint, waiting=1) as said:
         ask(outside, {"question": "how many?", "last": "5s"})
         yield said
@@ -209,7 +271,7 @@ def test_queries_wait_in_a_bounded_line_and_each_gets_a_reply(asked_node, outsid
 
 
 def test_messages_that_are_no_pictures_are_said_and_passed_over(asked_node, outside):
-    messages = {"neither": b"nonsense", "yuv422": image_message(SOMEBODY[:4, :4], "yuv422"), "damaged": JPEG[:900]}
+    messages = {"neither": b"nonsense", "yuv422": image_message(SOMEBODY[:4, :4], "yuv422"), "damaged": SMALL[:-200]}
 
     def said(why, message):
         outside.put(TOPIC, message)  # the newest wins, and the camera goes on meanwhile
@@ -223,7 +285,7 @@ def test_messages_that_are_no_pictures_are_said_and_passed_over(asked_node, outs
 def test_a_node_that_is_killed_and_started_again_answers_on_this_machine_alone(tiny, outside, endpoint):
     arguments = ("--connect", endpoint, "--topic", "camera/back", "--name", "killed", "--model", tiny, "--json")
     with camera(outside, "camera/back", JPEG):
-        for _ in range(2):
+        for ending, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):  # the first as a power cut
             with start("robot", *arguments, "--threads", "1") as child:
                 try:
                     assert json.loads(child.stdout.readline())["ask"] == "killed/ask"
@@ -231,8 +293,10 @@ def test_a_node_that_is_killed_and_started_again_answers_on_this_machine_alone(t
                     assert ask(outside, {"question": "how many?", "last": "5s"}, "killed")["evidence"]
                     used = psutil.Process(child.pid).net_connections("inet")
                     assert {one.laddr.ip for one in used} == {"127.0.0.1"}  # and no multicast
+                    child.send_signal(ending)
+                    assert child.wait(60) == code
                 finally:
-                    child.kill()  # as a power cut
+                    child.kill()
 
 
 def test_a_camera_that_is_silent_is_lost_and_comes_back(tiny, outside, endpoint, monkeypatch):

@@ -4,8 +4,11 @@ import io
 import json
 import re
 import signal
+import time
 from datetime import datetime
 from itertools import pairwise
+from socket import create_server
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -22,10 +25,11 @@ from tiny_bundle import make_tiny_bundle
 from tam_edge.apps.watch.command import make_wishes
 from tam_edge.apps.watch.evidence import EvidenceFolder, file_name, spread
 from tam_edge.apps.watch.firing import Confirm, Standing, after_gap, decide, parse_confirm
-from tam_edge.apps.watch.pace import Paced
+from tam_edge.apps.watch.pace import Paced, WallClock
 from tam_edge.apps.watch.verdict import check_rule, verdict_of
 from tam_edge.apps.watch.watcher import Watcher, WatchEvent, Wishes
 from tam_edge.runtime import LiveEvidence, QuestionError, UsageError, VideoQA
+from tam_edge.runtime.live.sources import LiveFrame, LiveSource
 
 # ---- when a rule fires
 
@@ -212,7 +216,12 @@ def test_evidence_is_bounded_and_leaves_other_files_alone(tmp_path):
 
 @given(st.text(max_size=80), st.floats(0, 4e9))
 def test_file_names_are_safe_whatever_the_rule(rule, seconds):
-    assert re.fullmatch(r"\d{8}T\d{9}Z-[a-z0-9-]{1,40}-01\.jpg", file_name(seconds, rule, 1))
+    assert re.fullmatch(r"\d{8}T\d{9}Z-[a-z0-9-]{1,40}-[0-9a-f]{6}-01\.jpg", file_name(seconds, rule, 1))
+
+
+def test_file_names_of_two_rules_differ_though_they_begin_alike():
+    long = "is there anybody who is working with a shovel"
+    assert len({file_name(1.0, rule, 1) for rule in (long + " or a pick?", long + "?", long + "!?")}) == 3
 
 
 @given(st.integers(0, 30), st.integers(1, 6))
@@ -341,6 +350,70 @@ def test_a_camera_that_goes_and_comes_back_and_ctrl_c(tiny, tmp_path):
     assert "is back" in said
     assert "Traceback" not in said
     assert [path for path in seen.iterdir() if path.suffix != ".jpg"] == []
+
+
+def test_what_waits_for_the_webhook_is_said_when_sigterm_ends_it(tiny):
+    with create_server(("127.0.0.1", 0)) as never_answers:
+        url = f"http://localhost:{never_answers.getsockname()[1]}/"
+        options = ("--every", "0.2s", "--all-checks", "--model", tiny, "--threads", "1")
+        hook = ("--webhook", url, "--allow-host", "localhost")
+        with (
+            mjpeg_server(free_port(), 80) as address,
+            start("watch", "--source", address, "--rule", "is it?", *options, *hook) as child,
+        ):
+            try:
+                until(child, "check")
+                child.send_signal(signal.SIGTERM)
+                _, said = child.communicate(timeout=60)
+            finally:
+                child.kill()
+    assert child.returncode == 0
+    assert "not delivered before the end" in said
+    assert said.splitlines()[-1].startswith("watched ")
+    assert "Traceback" not in said
+
+
+class EndsAfter(LiveSource):
+    """Some pictures, then it is over."""
+
+    ends = True
+
+    def __init__(self, seconds):
+        super().__init__("short")
+        self._seconds = seconds
+
+    def frames(self):
+        pixels = np.zeros((36, 48, 3), np.uint8)
+        for _ in range(3):
+            yield LiveFrame(lambda: pixels, 36, 48)
+        time.sleep(self._seconds)
+
+
+@pytest.mark.parametrize("every", [0.2, 0.21])
+def test_a_source_that_is_over_ends_it_however_often_is_checked(tiny, every):
+    """Checks are due at every look there."""
+    events = []
+    with VideoQA.load(tiny, threads=1) as qa, qa.live(EndsAfter(0.5), keep_ready=False) as live:
+        tally = Watcher(live, Wishes(("is it?",), every), WallClock(), events.append, lambda text: None).run()
+    assert events[-1].kind == "ended"
+    assert tally.watched_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("state", "due"), [("live", True), ("reconnecting", True), ("ended", False), ("failed", False)]
+)
+def test_nothing_is_due_once_the_source_is_over(state, due):
+    assert WallClock().wait(SimpleNamespace(status=SimpleNamespace(state=state)), 0.0, 0.2) is due
+
+
+def test_each_kind_of_complaint_is_said_once():
+    said = []
+    watcher = Watcher(None, Wishes(("is it?",), 1.0), WallClock(), said.append, said.append)
+    watcher._pace = SimpleNamespace(now=iter((1.5, 12.5, 130.0, 2000.0)).__next__)
+    for due in (0.0, 1.0, 2.0, 3.0):
+        watcher._next(due)
+    assert len(said) == 1
+    assert watcher.tally.left_out == 1 + 11 + 128 + 1997
 
 
 def until(child, kind):

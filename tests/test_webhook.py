@@ -1,14 +1,16 @@
 """Webhooks: delivered in order, tried again, bounded, said where given up, and never in the way."""
 
 import json
+import ssl
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import create_server
 
 import pytest
 from live_servers import wait_for
 
+from tam_edge.apps.live.certificate import self_made
 from tam_edge.apps.watch.webhook import MOST_TRIES, MOST_WAITING, Patience, Webhook
 from tam_edge.runtime import TamEdgeError, UsageError
 
@@ -110,6 +112,59 @@ def test_a_server_that_hangs_is_in_nobodys_way_and_the_line_is_bounded():
         assert len(said) == 3
         assert "not delivered" in said[0]
         hook.close()
+
+
+def test_what_waits_at_a_hurried_end_is_said_once():
+    said = []
+    with receiving() as server:
+        server.gate.clear()
+        hook = Webhook(server.url, said.append, {"localhost"}, Patience(hurry_seconds=0.1))
+        for number in range(3):
+            hook.post({"n": number})
+        wait_for(lambda: len(server.got) == 1)
+        hook.finish(hurry=True)
+        server.gate.set()
+    assert said == ["webhook localhost: 3 events were not delivered before the end"]
+
+
+def test_events_are_delivered_over_tls(tmp_path, monkeypatch):
+    tls = self_made("localhost", tmp_path).tls
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+    said = []
+    with receiving() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        delivering(server.url.replace("http", "https"), said, [{"n": 1}, {"n": 2}])
+        assert [value["n"] for _, _, value in server.got] == [1, 2]
+    assert said == []
+
+
+def test_a_server_that_drips_its_handshake_is_cut():
+    """Each read gets its byte in time, and the handshake never ends by itself."""
+    said, ended = [], threading.Event()
+
+    def drip(listening):
+        with listening, suppress(OSError):
+            for _ in range(MOST_TRIES):
+                connection, _address = listening.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(b"\x16\x03\x03\x3f\xff")
+                    while not ended.wait(0.02):
+                        connection.sendall(b"\0")
+
+    listening = create_server(("127.0.0.1", 0))
+    url = f"https://localhost:{listening.getsockname()[1]}/"
+    thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+    thread.start()
+    try:
+        hook = Webhook(url, said.append, {"localhost"}, Patience(try_seconds=0.2, first_pause_seconds=0.01))
+        hook.post({"n": 1})
+        hook.finish()
+    finally:
+        ended.set()
+    assert len(said) == 1
+    assert "given up" in said[0]
 
 
 def test_private_addresses_need_to_be_named_and_are_not_connected_to():

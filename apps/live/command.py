@@ -11,6 +11,7 @@ import typer
 import tam_edge.apps.options as opt
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.apps.live.terminal import Terminal
+from tam_edge.apps.terminate import terminated_cleanly
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
 from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
@@ -92,8 +93,12 @@ def live(
             raise UsageError("--terminal reads questions from standard input, which is closed: leave it open")
         if last is not None:
             duration_seconds(last, "--last")
-        with opt.load(model, memory, device, threads) as qa, qa.live(source, horizon=horizon) as session:
-            interrupt = context.find_object(Interrupt) or Interrupt()
+        interrupt = context.find_object(Interrupt) or Interrupt()
+        with (
+            terminated_cleanly(),
+            opt.load(model, memory, device, threads) as qa,
+            qa.live(source, horizon=horizon) as session,
+        ):
             Terminal(session, last, as_json=as_json).converse(interrupt, context.command_path)
         return
     if last is not None:

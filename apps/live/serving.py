@@ -20,9 +20,10 @@ from tam_edge.apps.live.pictures import View
 from tam_edge.apps.live.routes import Page, Sealed, make_app
 from tam_edge.apps.live.sight import DeviceSight, Sight, VisitorSight
 from tam_edge.apps.render import print_json, print_notes
+from tam_edge.apps.terminate import terminated_cleanly
 from tam_edge.apps.web.body import BodyRoom
 from tam_edge.apps.web.guard import Guard
-from tam_edge.apps.web.listening import Server, Tls, bound_socket, reachable, terminated_cleanly, url_of
+from tam_edge.apps.web.listening import Server, Tls, bound_socket, reachable, url_of
 from tam_edge.apps.web.token import is_local
 from tam_edge.apps.web.worker import Worker
 from tam_edge.runtime.errors import UsageError

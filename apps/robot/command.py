@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -10,13 +9,13 @@ import pycdr2  # noqa: F401  first, so that its extra is the one named where it 
 import typer
 
 import tam_edge.apps.options as opt
-from tam_edge.apps.render import print_json
+from tam_edge.apps.render import print_json, say
 from tam_edge.apps.robot.node import Node, NodeOptions, Reach, opened
 from tam_edge.apps.robot.topic import Topic, checked_key
+from tam_edge.apps.terminate import terminated_cleanly
 from tam_edge.apps.watch.command import ConfirmText, Cooldown, Every, Last, make_wishes
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.live.inside import checked_horizon
-from tam_edge.runtime.page import harmless
 
 Connect = Annotated[
     list[str] | None,
@@ -34,7 +33,10 @@ Listen = Annotated[
         help="Where others may connect; repeatable.  [default: tcp/127.0.0.1:0, this machine alone]",
     ),
 ]
-Discover = Annotated[bool, typer.Option("--discover", help="Look for others on the local network by multicast.")]
+Discover = Annotated[
+    bool,
+    typer.Option("--discover", help="Look for others: by multicast, and through those it is connected to."),
+]
 TopicName = Annotated[
     str | None,
     typer.Option("--topic", metavar="NAME", help="Topic with JPEG bytes, or a ROS 2 Image or CompressedImage."),
@@ -75,7 +77,8 @@ def robot(
     """Answer questions about a camera topic over Zenoh, and publish what rules find.
 
     A query to NAME/ask has JSON such as {"question": "is the way free?", "last": "5s"} as its payload. Only this
-    machine is talked to unless --connect, --listen or --discover say otherwise.
+    machine is talked to unless --connect, --listen or --discover say otherwise. ROS 2's rmw_zenoh needs its router
+    on this machine: ros2 run rmw_zenoh_cpp rmw_zenohd.
     """
     opt.show_log(verbose)
     if (topic is None) == (source is None):
@@ -83,10 +86,10 @@ def robot(
     checked_horizon(horizon, "--horizon")
     wishes = make_wishes(rule or (), every, last, confirm, cooldown)
     options = NodeOptions(checked_key(name, "--name"), wishes, horizon, queue)
-    pictures = Topic(topic, _say) if topic is not None else source
+    pictures = Topic(topic, say) if topic is not None else source
     assert pictures is not None
     reach = Reach(tuple(connect or ("tcp/127.0.0.1:7447",)), tuple(listen or ("tcp/127.0.0.1:0",)), discover)
-    with ExitStack() as open_parts:
+    with terminated_cleanly(), ExitStack() as open_parts:
         qa = open_parts.enter_context(opt.load(model, memory, device, threads))
         session = open_parts.enter_context(opened(reach))
 
@@ -94,10 +97,6 @@ def robot(
             if as_json:
                 print_json(event)
 
-        node = Node(session, qa, pictures, options, tell, _say)
+        node = Node(session, qa, pictures, options, tell, say)
         tell({"event": "started", "ask": node.ask_key, "events": node.events_key})
         node.run()
-
-
-def _say(text: str) -> None:
-    print(harmless(text), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Reach:
     listen: tuple[str, ...]
     """Endpoints to listen on."""
     discover: bool = False
-    """Whether others on the local network are looked for by multicast."""
+    """Whether others are looked for: by multicast, and through those it is connected to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ def opened(reach: Reach) -> zenoh.Session:
         config = zenoh.Config()
         config.insert_json5("mode", '"peer"')
         config.insert_json5("scouting/multicast/enabled", json.dumps(reach.discover))
+        if not reach.discover:
+            # Gossip names whom a router knows, on other machines too: we connect to none of them, they may to us.
+            # Where two could, as in rmw_zenoh, the one with the greater id does, so ours is small however it is read.
+            config.insert_json5("scouting/gossip/autoconnect", '{"router": [], "peer": []}')
+            config.insert_json5("id", json.dumps(f"{(secrets.randbits(63) + 1) << 32:x}"))
         config.insert_json5("connect/endpoints", json.dumps(reach.connect))
         config.insert_json5("connect/exit_on_failure", "false")
         config.insert_json5("listen/endpoints", json.dumps(reach.listen))

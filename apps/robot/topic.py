@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tam_edge.apps.robot.picture import PictureError, read_picture
+from tam_edge.apps.robot.picture import LargerError, PictureError, read_picture
+from tam_edge.runtime.budget import size_text
+from tam_edge.runtime.container import MAX_FRAME_PIXELS
 from tam_edge.runtime.errors import UsageError, VideoError
 from tam_edge.runtime.live.sources import LiveFrame, LiveSource
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     import zenoh
 
 MESSAGE_BYTES = 256 * 1024 * 1024
-"""Largest message that is looked at: the largest frame as RGB, and its head."""
+"""Largest message before the first picture: the largest frame as RGB, and its head."""
+PIXEL_BYTES, HEAD_BYTES = 4, 64 * 1024
+"""Largest message after it: so many bytes for each of its pixels, and so many beside them; or as many as it had."""
 SILENT_SECONDS = 5.0
 """Without a message for so long, the camera counts as lost."""
 SHORTEST_SECONDS = 0.1
@@ -47,7 +51,10 @@ def checked_key(name: str, option: str) -> str:
 
 
 class Topic(LiveSource):
-    """What is published on a topic. Once it has been `opened` messages come from Zenoh's threads."""
+    """What is published on a topic. Once it has been `opened` messages come from Zenoh's threads.
+
+    Memory is planned for the first picture: larger ones are left out.
+    """
 
     def __init__(self, topic: str, say: Callable[[str], None]) -> None:
         """Take a topic; `say` gets one line for each kind of message that cannot be read.
@@ -62,11 +69,13 @@ class Topic(LiveSource):
         self._message: bytes | None = None
         self._interrupted = False
         self._changed = Condition()
+        self._first: tuple[int, int] | None = None
+        self._most_bytes = MESSAGE_BYTES
 
     def put(self, sample: zenoh.Sample) -> None:
         """Take a message; called by Zenoh."""
-        if len(sample.payload) > MESSAGE_BYTES:
-            self._complain(f"{len(sample.payload)} bytes are more than any picture")
+        if len(sample.payload) > self._most_bytes:
+            self._complain(self._too_large())
             return
         message = sample.payload.to_bytes()
         with self._changed:
@@ -74,9 +83,13 @@ class Topic(LiveSource):
             self._changed.notify_all()
 
     def wait_first(self, timeout_seconds: float) -> bool:
-        """Whether a message has come, waiting so long for one."""
+        """Whether a picture has come, waiting so long for one; it is the first of `frames` unless another comes."""
+        message = self._next(monotonic() + timeout_seconds, 0.0)
+        if message is None or self._read(message) is None:
+            return False
         with self._changed:
-            return self._changed.wait_for(self._something, timeout_seconds)
+            self._message = self._message or message
+        return True
 
     def frames(self) -> Generator[LiveFrame, None, None]:
         """Yield pictures as they come.
@@ -106,10 +119,29 @@ class Topic(LiveSource):
                 return None
             if message is None:
                 raise VideoError(self.name, f"no picture for {SILENT_SECONDS:g} s: does its publisher run?")
-            try:
-                return read_picture(message)
-            except PictureError as error:
-                self._complain(str(error))
+            pixels = self._read(message)
+            if pixels is not None:
+                return pixels
+
+    def _read(self, message: bytes) -> NDArray[np.uint8] | None:
+        height_px, width_px = self._first or (1, MAX_FRAME_PIXELS)
+        try:
+            pixels = read_picture(message, height_px * width_px)
+        except LargerError:
+            self._complain(self._too_large())
+            return None
+        except PictureError as error:
+            self._complain(str(error))
+            return None
+        if self._first is None:
+            self._first = pixels.shape[0], pixels.shape[1]
+            self._most_bytes = max(len(message), HEAD_BYTES + PIXEL_BYTES * self._first[0] * self._first[1])
+        return pixels
+
+    def _too_large(self) -> str:
+        if self._first is None:
+            return f"it has more than {size_text(MESSAGE_BYTES)}"
+        return f"it is larger than the first picture, {self._first[1]}x{self._first[0]}: for larger ones start again"
 
     def _next(self, end: float, earliest: float) -> bytes | None:
         with self._changed:

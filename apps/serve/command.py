@@ -18,8 +18,9 @@ from tam_edge.apps.serve.limits import ServeLimits
 from tam_edge.apps.serve.metrics import Counted
 from tam_edge.apps.serve.routes import OPEN_PATHS, make_app
 from tam_edge.apps.serve.service import Reach, make_service
+from tam_edge.apps.terminate import terminated_cleanly
 from tam_edge.apps.web.guard import Guard
-from tam_edge.apps.web.listening import Server, bound_socket, reachable, terminated_cleanly, url_of
+from tam_edge.apps.web.listening import Server, bound_socket, reachable, url_of
 from tam_edge.apps.web.token import Host, Port, TokenFile, token_for
 from tam_edge.runtime.budget import parse_size
 from tam_edge.runtime.errors import UsageError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 import tam_edge.apps.options as opt
-from tam_edge.apps.render import print_json
+from tam_edge.apps.render import print_json, say
+from tam_edge.apps.terminate import terminated_cleanly
 from tam_edge.apps.watch.evidence import EvidenceFolder
 from tam_edge.apps.watch.firing import parse_confirm
 from tam_edge.apps.watch.pace import Pace, Paced, WallClock
@@ -23,7 +23,6 @@ from tam_edge.runtime.duration import duration_seconds
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.live.sources.drawn import Drawn
-from tam_edge.runtime.page import harmless
 from tam_edge.runtime.session import VideoQA
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 3600.0
@@ -52,7 +51,7 @@ Cooldown = Annotated[
     ),
 ]
 Evidence = Annotated[
-    Path | None, typer.Option("--evidence", metavar="DIR", help="Save the frames of events there, as JPEG.")
+    Path | None, typer.Option("--evidence", metavar="DIR", help="Save the frames of each event `fired` there, as JPEG.")
 ]
 Keep = Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Most pictures in DIR; the oldest are deleted.")]
 WebhookUrl = Annotated[
@@ -96,20 +95,17 @@ def watch(
     """
     opt.show_log(verbose)
     wishes = make_wishes(rule, every, last, confirm, cooldown, all_checks)
-    with ExitStack() as open_parts:
+    with terminated_cleanly(), ExitStack() as open_parts:
         folder = EvidenceFolder(evidence, keep) if evidence else None
-        hook = Webhook(webhook, _say, {name.lower() for name in allow_host or ()}) if webhook else None
+        hook = Webhook(webhook, say, {name.lower() for name in allow_host or ()}) if webhook else None
         if hook:
             open_parts.callback(hook.close)
         qa = open_parts.enter_context(opt.load(model, memory, device, threads))
         live, pace = _started(qa, source, wishes, fast, open_parts)
         status = live.status
         count = f"{len(wishes.rules)} rule{'s' * (len(wishes.rules) > 1)}"
-        _say(f"watching {status.source}: {count} every {wishes.every_seconds:g} s. Ctrl-C ends it.")
-        tally = Watcher(live, wishes, pace, _teller(folder, hook), _say).run()
-        if hook:
-            hook.finish()
-    _say(tally.text())
+        say(f"watching {status.source}: {count} every {wishes.every_seconds:g} s. Ctrl-C ends it.")
+        _run(Watcher(live, wishes, pace, _teller(folder, hook), say), hook)
 
 
 def make_wishes(
@@ -144,6 +140,20 @@ def _started(qa: VideoQA, source: str, wishes: Wishes, fast: bool, open_parts: E
     return live, paced
 
 
+def _run(watcher: Watcher, hook: Webhook | None) -> None:
+    """Watch to the end, whichever it is; what waits for the webhook is delivered or said, and what was done told."""
+    hurry = False
+    try:
+        watcher.run()
+    except (KeyboardInterrupt, SystemExit):
+        hurry = True
+        raise
+    finally:
+        if hook:
+            hook.finish(hurry=hurry)
+        say(watcher.tally.text())
+
+
 def _teller(folder: EvidenceFolder | None, hook: Webhook | None) -> Callable[[WatchEvent], None]:
     def tell(event: WatchEvent) -> None:
         value = event.to_json() | _saved(folder, event)
@@ -161,9 +171,5 @@ def _saved(folder: EvidenceFolder | None, event: WatchEvent) -> dict[str, Any]:
     try:
         return {"files": [str(path) for path in folder.save(event)]}
     except OSError as error:
-        _say(f"the evidence of an event is not saved: {error.strerror}")
+        say(f"the evidence of an event is not saved: {error.strerror}")
         return {"files": []}
-
-
-def _say(text: str) -> None:
-    print(harmless(text), file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 from tam_edge.apps.watch.watcher import WatchEvent
@@ -16,7 +17,8 @@ from tam_edge.runtime.live.answers import LiveEvidence
 FRAMES_AN_EVENT = 4
 """Most pictures of one event: the first and the last frame, and what lies evenly between."""
 SLUG_CHARACTERS = 40
-_OURS = re.compile(r"\d{8}T\d{9}Z-[a-z0-9-]{1,40}-\d{2}\.jpg")
+HASH_CHARACTERS = 6
+_OURS = re.compile(r"\d{8}T\d{9}Z-[a-z0-9-]{1,40}-[0-9a-f]{6}-\d{2}\.jpg")
 
 
 class EvidenceFolder:
@@ -56,11 +58,12 @@ class EvidenceFolder:
 
 
 def file_name(time_seconds: float, rule: str, number: int) -> str:
-    """Letters a-z, digits, - and . alone; sorted by name they are sorted by time."""
+    """Letters a-z, digits, - and . alone; sorted by name they are sorted by time. Each rule's differ."""
     moment = datetime.fromtimestamp(time_seconds, timezone.utc)
     plain = unicodedata.normalize("NFKD", rule).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_CHARACTERS].strip("-") or "rule"
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{slug}-{number:02d}.jpg"
+    digest = sha256(rule.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_CHARACTERS]  # slugs of two can be equal
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{slug}-{digest}-{number:02d}.jpg"
 
 
 def spread(frames: Sequence[LiveEvidence], most: int) -> list[LiveEvidence]:

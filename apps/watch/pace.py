@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from tam_edge.runtime.live.session import Live
 
+OVER = frozenset({"ended", "failed", "closed"})
+"""States of a session that sees nothing more."""
 _SETTLE_SECONDS, _POLL_SECONDS = 0.5, 0.002
 
 
@@ -21,7 +23,7 @@ class Pace(Protocol):
     """Says when to check. Times are seconds since about the first frame."""
 
     def wait(self, live: Live, due: float, timeout_seconds: float) -> bool:
-        """Wait until `due`, at most for so long; whether it has come."""
+        """Wait until `due`, at most for so long; whether it has come and there is something to check."""
 
     def now(self) -> float:
         """The time."""
@@ -37,9 +39,9 @@ class WallClock:
         self._start = monotonic()
 
     def wait(self, live: Live, due: float, timeout_seconds: float) -> bool:
-        """Wait until `due`, at most for so long; whether it has come."""
+        """Wait until `due`, at most for so long; whether it has come and the source is not over."""
         sleep(max(0.0, min(timeout_seconds, due - self.now())))
-        return self.now() >= due
+        return self.now() >= due and live.status.state not in OVER
 
     def now(self) -> float:
         """Seconds since this was made."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tam_edge.runtime.container import open_stream
 from tam_edge.runtime.errors import UsageError, VideoError
+from tam_edge.runtime.live.sources.decoded import decoded
 from tam_edge.runtime.natives import import_native
-from tam_edge.runtime.upright import UprightRgb, orientation
 
 _EARLY_SHARE = 0.1
 
@@ -30,15 +30,13 @@ def recorded(source: str, fps: float) -> Iterator[tuple[NDArray[np.uint8], float
 def _frames(path: Path, spacing: float) -> Iterator[tuple[NDArray[np.uint8], float]]:
     av = import_native("av")
     file = open_stream(path, str(path), 1)
-    due, upright = float("-inf"), None
+    due = float("-inf")
     with file.container:
         try:
-            for frame in file.container.decode(file.stream):
-                seconds = frame.time or 0.0
+            for seconds, frame in decoded(file.container.decode(file.stream)):
                 if seconds < due:
                     continue
                 due = seconds + (1 - _EARLY_SHARE) * spacing
-                upright = upright or UprightRgb(orientation(frame))
-                yield upright(frame), seconds
+                yield frame.pixels, seconds
         except av.FFmpegError as error:
             raise VideoError(str(path), f"cannot be read any further ({error.strerror})") from None

@@ -140,7 +140,14 @@ class Watcher:
 
         Raises: TamEdgeError if the source or the model fails for good.
         """
-        stop, due = stop or Event(), self._wishes.every_seconds
+        try:
+            self._watch(stop or Event())
+        finally:
+            self.tally.watched_seconds = self._pace.now()
+        return self.tally
+
+    def _watch(self, stop: Event) -> None:
+        due = self._wishes.every_seconds
         while not stop.is_set():
             came = self._pace.wait(self._live, due, _POLL_SECONDS)
             self._hear()
@@ -150,11 +157,9 @@ class Watcher:
                 continue
             state = self._live.status.state
             if state in ("ended", "closed"):
-                break
+                return
             if state == "failed":
                 raise TamEdgeError(self._live.status.problem)
-        self.tally.watched_seconds = self._pace.now()
-        return self.tally
 
     def _next(self, due: float) -> float:
         """When the next check is due: moments that have passed meanwhile are left out."""
@@ -162,7 +167,9 @@ class Watcher:
         passed = int(max(0.0, late) / every)
         if passed:
             self.tally.left_out += passed * len(self._rules)
-            self._complain(f"the checks take {late:.1f} s, longer than {every:g} s: some are left out (--every)")
+            self._complain(
+                "late", f"the checks take {late:.1f} s, longer than {every:g} s: some are left out (--every)"
+            )
         return due + (1 + passed) * every
 
     def _hear(self) -> None:
@@ -190,7 +197,7 @@ class Watcher:
                 answer = self._live.ask(rule.question, last=self._wishes.last_seconds, max_tokens=MOST_TOKENS)
             except (BusyError, VideoError) as error:
                 self.tally.left_out += 1
-                self._complain(f"a check was left out: {error}")
+                self._complain("left out", f"a check was left out: {error}")
                 continue
             self._weigh(rule, answer)
 
@@ -218,9 +225,8 @@ class Watcher:
     def _event(self, kind: Kind, rule: _Rule, checks: Sequence[Check], evidence: tuple[LiveEvidence, ...]) -> None:
         self._tell(WatchEvent(kind, checks[-1].time_seconds, rule.question, "", tuple(checks), evidence))
 
-    def _complain(self, text: str) -> None:
-        """Say something once."""
-        kind = text.partition(":")[0][:20]
+    def _complain(self, kind: str, text: str) -> None:
+        """Say the first of each kind."""
         if kind not in self._complained:
             self._complained.add(kind)
             self._say(text)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from queue import Empty, Full, Queue
@@ -38,6 +38,8 @@ class Patience:
     """Before the second try; each pause is twice the one before."""
     end_seconds: float = 15.0
     """For what still waits when the source is over."""
+    hurry_seconds: float = 3.0
+    """The same after Ctrl-C or SIGTERM."""
 
 
 class _RefusedError(Exception):
@@ -79,14 +81,17 @@ class Webhook:
         except Full:
             self._say(f"webhook {self._host}: {MOST_WAITING} events wait already: one is not delivered")
 
-    def finish(self) -> None:
-        """Deliver what waits, as long as patience lasts."""
+    def finish(self, *, hurry: bool = False) -> None:
+        """Deliver what waits, as long as patience lasts, and say what was not."""
         self._ending.set()
-        self._thread.join(self._patience.end_seconds)
-        left = self._waiting.qsize() + self._thread.is_alive()
-        self.close()
-        if left:
-            self._say(f"webhook {self._host}: {left} events were not delivered before the end")
+        try:
+            self._thread.join(self._patience.hurry_seconds if hurry else self._patience.end_seconds)
+        finally:
+            left = self._waiting.qsize() + self._thread.is_alive()
+            self.close()
+            if left:
+                events = "1 event was" if left == 1 else f"{left} events were"
+                self._say(f"webhook {self._host}: {events} not delivered before the end")
 
     def close(self) -> None:
         """Deliver nothing more."""
@@ -107,7 +112,8 @@ class Webhook:
         pause, why = self._patience.first_pause_seconds, ""
         for left in reversed(range(MOST_TRIES)):
             try:
-                return self._send(body)
+                self._send(body)
+                return
             except _RefusedError as error:
                 why, left = str(error), 0
             except (OSError, HTTPException, TamEdgeError, ValueError) as error:
@@ -115,7 +121,8 @@ class Webhook:
             if not left or self._stopped.wait(pause):
                 break
             pause *= 2
-        return self._say(f"webhook {self._host}: an event is given up: {why}")
+        if not self._stopped.is_set():  # `finish` has counted it
+            self._say(f"webhook {self._host}: an event is given up: {why}")
 
     def _send(self, body: bytes) -> None:
         """One try.
@@ -125,17 +132,13 @@ class Webhook:
         end = monotonic() + self._patience.try_seconds
         connection = HTTPConnection(self._host, self._port)
         connection.sock = self._connected(end)
-        # A server that sends a byte now and then would keep each read within its time-out.
-        cut = Timer(max(0.1, end - monotonic()), _cut, [connection.sock])
-        cut.daemon = True
-        cut.start()
         try:
             headers = {"Content-Type": "application/json", "User-Agent": "tam-edge", "Connection": "close"}
             headers["Host"] = self._parts.netloc
-            connection.request("POST", request_target(self._parts), body, headers)
-            status = connection.getresponse().status
+            with _cut_at(end, connection.sock):
+                connection.request("POST", request_target(self._parts), body, headers)
+                status = connection.getresponse().status
         finally:
-            cut.cancel()
             connection.close()
         if 200 <= status < 300:
             return
@@ -144,23 +147,40 @@ class Webhook:
         raise HTTPException(f"the answer is {status}")
 
     def _connected(self, end: float) -> socket:
-        secure = self._parts.scheme.lower() == "https"
         failure: OSError | None = None
         for to in endpoints(self._host, self._port, self._allowed):
             try:
                 plain = create_connection((to.address, to.port), timeout=max(0.1, end - monotonic()))
-                try:
-                    return (
-                        ssl.create_default_context().wrap_socket(plain, server_hostname=self._host) if secure else plain
-                    )
-                except BaseException:
-                    plain.close()
-                    raise
+                return self._secured(plain, end) if self._parts.scheme.lower() == "https" else plain
             except OSError as error:
                 failure = error
         raise failure or OSError("no address")
 
+    def _secured(self, plain: socket, end: float) -> socket:
+        context = ssl.create_default_context()
+        # Only the wrapped socket has the connection from here on: wrap first, so that the handshake can be cut.
+        secured = context.wrap_socket(plain, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            with _cut_at(end, secured):
+                secured.do_handshake()
+        except BaseException:
+            secured.close()
+            raise
+        return secured
+
+
+@contextmanager
+def _cut_at(end: float, sock: socket) -> Iterator[None]:
+    """End the connection then: a peer that sends a byte now and then keeps each read within its time-out."""
+    timer = Timer(max(0.1, end - monotonic()), _cut, [sock])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
 
 def _cut(sock: socket) -> None:
     with suppress(OSError):  # closed already
-        sock.shutdown(SHUT_RDWR)
+        socket.shutdown(sock, SHUT_RDWR)  # what a TLS socket does beside that would pull the rug from a read

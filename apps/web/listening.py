@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -42,6 +39,7 @@ class Server(uvicorn.Server):
         self, app: ASGIApp, stop: Callable[[], None], on_start: Callable[[], None], tls: Tls | None = None
     ) -> None:
         """`stop` ends what is being answered, `on_start` is called once requests are taken."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # its lines about its own life
         super().__init__(
             uvicorn.Config(
                 app,
@@ -106,18 +104,3 @@ def reachable(url: str) -> str:
     for anywhere, here in _ANYWHERE.items():
         url = url.replace(f"//{anywhere}:", f"//{here}:")
     return url
-
-
-@contextmanager
-def terminated_cleanly() -> Iterator[None]:
-    """Let SIGTERM end the block as if the program ended by itself, with exit code 0."""
-    earlier = signal.signal(signal.SIGTERM, _end)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # its lines about its own life
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
