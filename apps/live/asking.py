@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tam_edge.apps.web.patience import Told
+from tam_edge.apps.web.patience import AbandonedError, Told
 from tam_edge.apps.web.problem import ServeError
 from tam_edge.apps.web.streams import event_bytes
+from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.live.answers import LiveAnswer
 from tam_edge.runtime.live.session import Live
 from tam_edge.runtime.plan import Plan
@@ -78,7 +79,10 @@ def answer(asked: Asked) -> Answered:
         for piece in stream:
             asked.patience.check()
             asked.tell(Piece(piece))
-        return Answered(stream.answer, waited_ms)
+        try:
+            return Answered(stream.answer, waited_ms)
+        except UsageError:  # the session was closed in the middle of it
+            raise AbandonedError from None
 
 
 async def events(asked: Asked, first: Event) -> AsyncIterator[bytes]:
