@@ -26,7 +26,7 @@ from tam_edge.export.manifest import inductor_engine
 from tam_edge.models.inductor import TASKS
 from tam_edge.models.inductor_questions import LabelledQuestion
 from tam_edge.models.inductor_tokenizer import encode, plain
-from tam_edge.quant.place import building, check_place
+from tam_edge.quant.place import building, check_outside, check_place
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.errors import UsageError
 from tam_edge.runtime.manifest import Manifest
@@ -139,8 +139,7 @@ class _Said:
 def _check(bundle: Bundle, out: Path, rule: TaskRule) -> None:
     if rule.name in bundle.manifest.inductor.tasks:
         raise UsageError(f"{bundle.path.name} knows the task type {rule.name!r} already: choose another name")
-    if out.resolve().is_relative_to(bundle.path):
-        raise UsageError(f"{out} is the bundle to extend, or lies in it: name another folder")
+    check_outside(out, bundle.path)
     check_place(out, [bundle.path])
     for spec in bundle.manifest.inductor.engines:
         names = [output.name for output in onnx.load(bundle.file(spec)).graph.output] if spec.backend == "onnx" else []

@@ -14,7 +14,7 @@ from tam_edge.export.inductor import InductorExport, export_inductor
 from tam_edge.export.manifest import inductor_spec
 from tam_edge.models.inductor import load_inductor
 from tam_edge.models.recipe.inductor import METRICS_FILE
-from tam_edge.quant.place import building, check_place
+from tam_edge.quant.place import building, check_outside, check_place
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle, load_bundle
 from tam_edge.runtime.consistency import problems
 from tam_edge.runtime.errors import BundleError, UsageError
@@ -41,8 +41,7 @@ def put_inductor(bundle: Path, run: Path, out: Path, *, progress: Progress = lam
     loaded = load_bundle(bundle)
     if not (run / METRICS_FILE).is_file():
         raise UsageError(f"{run} holds no finished Inductor: `tam-edge inductor train --run {run}` makes one")
-    if out.resolve().is_relative_to(loaded.path):
-        raise UsageError(f"{out} is the bundle to copy, or lies in it: name another folder")
+    check_outside(out, loaded.path)
     check_place(out, [loaded.path, run])
     _check_rules(loaded, run)
     with building(out, [loaded.path, run]) as partial:

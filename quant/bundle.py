@@ -13,7 +13,7 @@ from tam_edge.quant import place
 from tam_edge.quant.graph_file import WEIGHTS_SUFFIX, weights_file
 from tam_edge.runtime.bundle import MANIFEST_FILE, Bundle
 from tam_edge.runtime.consistency import problems
-from tam_edge.runtime.errors import BundleError, UsageError
+from tam_edge.runtime.errors import BundleError
 from tam_edge.runtime.integrity import file_sha256
 from tam_edge.runtime.manifest import Manifest
 from tam_edge.runtime.schema import EngineSpec, FileSpec
@@ -33,8 +33,7 @@ def building(source: Bundle, out: Path) -> Iterator[Path]:
         UsageError: `out` is the source or lies in it, holds something else, or there is no room for it.
         TamEdgeError: it cannot be written.
     """
-    if out.resolve().is_relative_to(source.path):
-        raise UsageError(f"--out {out} is the bundle that is read, or lies in it: name another folder")
+    place.check_outside(out, source.path)
     with place.building(out, [source.path], _needed_bytes(source)) as partial:
         (partial / SCRATCH).mkdir()
         yield partial

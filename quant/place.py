@@ -81,6 +81,16 @@ def check_place(out: Path, reads: Sequence[Path] = (), needed_bytes: int = 0) ->
         raise UsageError(f"{above} has {size_text(free)} free, about {needed} are needed meanwhile: make room")
 
 
+def check_outside(out: Path, bundle: Path) -> None:
+    """Refuse a place for a changed copy of `bundle` that is the bundle itself or lies in it.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if out.resolve().is_relative_to(bundle.resolve()):
+        raise UsageError(f"--out {out} is the bundle that is read, or lies in it: name another folder")
+
+
 def _is_bundle(folder: Path) -> bool:
     try:
         with (folder / MANIFEST_FILE).open("rb") as stream:

@@ -156,7 +156,7 @@ def _start(request: Request, parts: Parts) -> Thrift:
     return Thrift(
         decode_ahead=overlap.decode_ahead,
         language_beside=overlap.language_beside and "language.engines" not in parts.open_roles,
-        chunk_frames=1 if request.stays_open else chunk_frames(info),  # an engine keeps what its largest chunk took
+        chunk_frames=1 if request.stays_open else chunk_frames(info),  # a live session was reckoned with so
         stays_open=request.stays_open,
         features_bytes=request.kept_features_bytes,
     )

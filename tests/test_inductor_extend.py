@@ -185,7 +185,7 @@ def test_other_mistakes_are_named(bundle, tmp_path):
         check_counts(train, ())
     with pytest.raises(UsageError, match="is there and is no bundle"):
         extend_bundle(bundle, tmp_path, RULE, train, ("x",))
-    with pytest.raises(UsageError, match="is the bundle to extend"):
+    with pytest.raises(UsageError, match="is the bundle that is read"):
         extend_bundle(bundle, bundle, RULE, train, ("x",))
 
 

@@ -63,7 +63,7 @@ def test_mistakes_are_named(made, tmp_path):
     run, bundle, _ = made
     for arguments, said in (
         (["--run", str(tmp_path), "--out", str(tmp_path / "b")], "holds no finished Inductor"),
-        (["--run", str(run), "--out", str(bundle)], "is the bundle to copy"),
+        (["--run", str(run), "--out", str(bundle)], "is the bundle that is read"),
     ):
         done = call("inductor", "put", "--bundle", str(bundle), *arguments)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)

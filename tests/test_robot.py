@@ -187,7 +187,12 @@ def test_whom_a_router_knows_is_not_connected_to_but_may_connect():
         zenoh.open(configured("router", listen=[endpoint])),
         zenoh.open(configured("peer", [endpoint], gossip={"autoconnect": {"router": [], "peer": []}})) as stranger,
         zenoh.open(
-            configured("peer", [endpoint], gossip={"autoconnect_strategy": {"peer": {"to_peer": "greater-zid"}}})
+            configured(
+                "peer",
+                [endpoint],
+                gossip={"autoconnect_strategy": {"peer": {"to_peer": "greater-zid"}}},
+                own_id="f" * 32,
+            )
         ) as greater,
         opened(Reach((endpoint,), ("tcp/127.0.0.1:0",))) as ours,
     ):
@@ -198,8 +203,11 @@ def test_whom_a_router_knows_is_not_connected_to_but_may_connect():
         assert stranger.info.zid() not in ours.info.peers_zid()
 
 
-def configured(mode, connect=(), listen=("tcp/127.0.0.1:0",), gossip=None):
+def configured(mode, connect=(), listen=("tcp/127.0.0.1:0",), gossip=None, own_id=None):
+    """A session's configuration; `own_id` is its id where the order of ids matters."""
     config = zenoh.Config()
+    if own_id is not None:
+        config.insert_json5("id", json.dumps(own_id))
     parts = {"mode": mode, "connect/endpoints": connect, "listen/endpoints": listen}
     for name, value in (parts | {"scouting/multicast/enabled": False}).items():
         config.insert_json5(name, json.dumps(value))

@@ -116,6 +116,7 @@ async def status(request: Request) -> Response:
         return JSONResponse({"state": STARTING})
     told = live.status.to_json() | {
         "memory_limit_bytes": page.memory_limit_bytes,
+        "answering": page.worker.busy,
         "questions_waiting": page.worker.waiting,
         "events": [event.to_json() for event in live.events_after(after)],
     }
