@@ -5,7 +5,7 @@ The bundle answers through the runtime, as on a device; PyTorch is given the sam
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tam_edge.export.parity import ParityError, compare_logits, with_f16_matrices
+from tam_edge.models.language import LanguageModel
 from tam_edge.models.street import Question, Scene, make_scene, questions, render
 from tam_edge.models.street.render import FRAME_PX
 from tam_edge.models.street.video import VIDEO_FPS, frame_count
-from tam_edge.models.tallva import TallVA
 from tam_edge.runtime.bundle import Bundle
 from tam_edge.runtime.engines import LanguageEngine
 from tam_edge.runtime.frames import OpenedVideo, Picture, VideoInfo
@@ -29,6 +29,8 @@ from tam_edge.runtime.session import VideoQA
 from tam_edge.runtime.tokenizer import load_tokenizer
 from tam_edge.runtime.vision import preprocess
 
+See = Callable[[Tensor, int, Tensor], Tensor]
+"""Visual tokens [T, d] of pixels [N, 3, px, px] at a grid and times t/T [N]."""
 FIRST_SEED = 990_001
 """First scene of the comparison; scenes from 900000 up are never trained on."""
 
@@ -88,9 +90,11 @@ def evaluation_frames(count: int, first_seed: int = FIRST_SEED) -> NDArray[np.ui
 
 
 def compare_answers(
-    model: TallVA, qa: VideoQA, engine: LanguageEngine, count: int, first_seed: int = FIRST_SEED
+    language: LanguageModel, see: See, qa: VideoQA, engine: LanguageEngine, count: int, first_seed: int = FIRST_SEED
 ) -> dict[str, float | int | str]:
     """Ask `count` questions on both sides; `engine` is the bundle's f16 language model, opened once more.
+
+    PyTorch's side is `language`, shown what `see` makes of the frames.
 
     Returns:
         Figures for the manifest: questions asked, and the largest absolute error of a logit.
@@ -99,11 +103,11 @@ def compare_answers(
         ParityError: an answer differs, or a logit by more than its tolerance.
     """
     tokenizer = load_tokenizer(qa.bundle, qa.bundle.manifest.language.tokenizer, "language.tokenizer")
-    rounded = with_f16_matrices(model.language)
+    rounded = with_f16_matrices(language)
     worst = 0.0
     for scene, question in evaluation_questions(count, first_seed):
         answer = qa.ask(SceneVideo(scene), question.text)
-        expected = reference(model, qa.bundle, tokenizer, answer.plan, scene, question.text)
+        expected = reference(language, see, qa.bundle, tokenizer, answer.plan, scene, question.text)
         if answer.text != expected.text:
             raise ParityError(
                 f"scene {scene.seed}, {question.text!r}: the bundle answers {answer.text!r}, "
@@ -114,7 +118,13 @@ def compare_answers(
 
 
 def reference(
-    model: TallVA, bundle: Bundle, tokenizer: Tokenizer, plan: Plan, scene: Scene, question: str
+    language: LanguageModel,
+    see: See,
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    plan: Plan,
+    scene: Scene,
+    question: str,
 ) -> Reference:
     """PyTorch's answer to a question about the frames of `plan`."""
     manifest = bundle.manifest
@@ -124,11 +134,11 @@ def reference(
     prompt = build_prompt(manifest.prompt, plan, tokenizer, question)
     [stop] = (tokenizer.token_to_id(text) for text in manifest.language.stop)
     with torch.inference_mode():
-        visual = model.visual_tokens(torch.from_numpy(preprocess(frames, encoder)), plan.grid or 0, times)
-        embeddings = model.prompt_embeddings(torch.tensor(prompt.before), visual, torch.tensor(prompt.after))
-        ids = model.language.greedy_generate(embeddings, manifest.language.max_output_tokens, stop)
-        words = model.language.embed_tokens(torch.tensor(ids, dtype=torch.long)).unsqueeze(0)
-        choices = model.language(torch.cat((embeddings, words), 1))[0, len(prompt) - 1 :]
+        visual = see(torch.from_numpy(preprocess(frames, encoder)), plan.grid or 0, times)
+        embeddings = language.prompt_embeddings(torch.tensor(prompt.before), visual, torch.tensor(prompt.after))
+        ids = language.greedy_generate(embeddings, manifest.language.max_output_tokens, stop)
+        words = language.embed_tokens(torch.tensor(ids, dtype=torch.long)).unsqueeze(0)
+        choices = language(torch.cat((embeddings, words), 1))[0, len(prompt) - 1 :]
     best = choices.topk(2, -1).values
     lead = float((best[:, 0] - best[:, 1]).min())
     return Reference(embeddings[0], ids, tokenizer.decode(ids).rstrip(REPLACEMENT).strip(), lead)

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import torch
 
-from tam_edge.export.answers import FIRST_SEED, compare_answers, evaluation_frames
+from tam_edge.export.answers import FIRST_SEED, See, compare_answers, evaluation_frames
 from tam_edge.export.facts import BundleFacts
 from tam_edge.export.inductor import export_inductor
 from tam_edge.export.language import write_gguf
@@ -28,6 +28,7 @@ from tam_edge.export.parity import compare_projector, compare_vision
 from tam_edge.export.projector import projector_graph
 from tam_edge.export.vision import vision_graph
 from tam_edge.models.checkpoint import CONFIG_FILE, PARTS, load_checkpoint
+from tam_edge.models.language import LanguageModel
 from tam_edge.models.tallva import TallVA
 from tam_edge.quant.place import building, check_place
 from tam_edge.runtime.budget import default_limit
@@ -97,7 +98,7 @@ def _build(run: Path, folder: Path, facts: BundleFacts, questions: int, first_se
     for field, message in problems(manifest):
         raise BundleError(folder, field, message)
     progress(f"comparing the answers to {questions} questions")
-    parity |= _compare_answers(folder, model, manifest, questions, first_seed)
+    parity |= answers_compared(folder, model.language, model.visual_tokens, manifest, questions, first_seed)
     finished = manifest.model_copy(update={"parity": parity})
     (folder / MANIFEST_FILE).write_text(finished.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -133,13 +134,16 @@ def _compare_graphs(folder: Path, model: TallVA, facts: BundleFacts, first_seed:
     return figures
 
 
-def _compare_answers(folder: Path, model: TallVA, manifest: Manifest, questions: int, first_seed: int) -> Figures:
+def answers_compared(
+    folder: Path, language: LanguageModel, see: See, manifest: Manifest, questions: int, first_seed: int = FIRST_SEED
+) -> Figures:
+    """`compare_answers` for the bundle of `manifest`, whose files lie in `folder`."""
     bundle = Bundle(folder, manifest)
     engine = LlamaCppEngine(bundle.file(manifest.language.engines[0]), threads=THREADS, device="cpu")
     try:
         parts = Parts(bundle, threads=THREADS, device="cpu")
         with VideoQA(bundle, parts, default_limit(probe_device())) as qa:
-            return compare_answers(model, qa, engine, questions, first_seed)
+            return compare_answers(language, see, qa, engine, questions, first_seed)
     finally:
         engine.close()
 

@@ -139,13 +139,7 @@ def _projector(path: Path, expert: int, config: TallVAConfig) -> ProjectorSpec:
 
 def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> LanguageSpec:
     engines = tuple(
-        EngineSpec(
-            **file_spec(folder / file).model_dump(),
-            backend="gguf",
-            precision=precision,
-            **language_figures(folder / file, config.context),
-        )
-        for precision, file in LANGUAGE_FILES.items()
+        language_engine(folder / file, precision, config.context) for precision, file in LANGUAGE_FILES.items()
     )
     return LanguageSpec(
         engines=engines,
@@ -155,6 +149,16 @@ def _language(folder: Path, facts: BundleFacts, config: LanguageConfig) -> Langu
         stop=(facts.stop,),
         max_output_tokens=facts.max_output_tokens,
     )
+
+
+def language_engine(path: Path, precision: str, context: int) -> EngineSpec:
+    """A GGUF file, and its memory measured with up to `context` cells filled.
+
+    Raises:
+        EngineError: it cannot be opened or run.
+    """
+    figures = language_figures(path, context)
+    return EngineSpec(**file_spec(path).model_dump(), backend="gguf", precision=precision, **figures)
 
 
 def graph_engine(path: Path, inputs: Inputs, precision: str = "fp32", axis: int = 0) -> EngineSpec:

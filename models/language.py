@@ -117,6 +117,11 @@ class LanguageModel(nn.Module):
         self.lm_head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         self.apply(_initialise)
 
+    def prompt_embeddings(self, before: Tensor, visual: Tensor, after: Tensor) -> Tensor:
+        """[1, L, d]: embeddings of the ids `before` [b], the tokens `visual` [T, d], the ids `after` [a]."""
+        words = self.embed_tokens
+        return torch.cat((words(before), visual.to(words.weight.dtype), words(after))).unsqueeze(0)
+
     def forward(
         self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
     ) -> Tensor:

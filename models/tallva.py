@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from tam_edge.models.config import TallVAConfig
@@ -39,17 +38,12 @@ class TallVA(nn.Module):
         tokens: Tensor = self.projectors(features, grid, time_fraction, frames_before(features))
         return tokens.flatten(0, 1)
 
-    def prompt_embeddings(self, before: Tensor, visual: Tensor, after: Tensor) -> Tensor:
-        """[1, L, d]: embeddings of the ids `before` [b], the tokens `visual` [T, d], the ids `after` [a]."""
-        words = self.language.embed_tokens
-        return torch.cat((words(before), visual.to(words.weight.dtype), words(after))).unsqueeze(0)
-
     def forward(
         self, pixels: Tensor, grid: int, before: Tensor, after: Tensor, time_fraction: Tensor | None = None
     ) -> Tensor:
         """Next-token logits [1, L, vocab] of the prompt before + visual tokens + after."""
         visual = self.visual_tokens(pixels, grid, time_fraction)
-        logits: Tensor = self.language(self.prompt_embeddings(before, visual, after))
+        logits: Tensor = self.language(self.language.prompt_embeddings(before, visual, after))
         return logits
 
 

@@ -24,8 +24,8 @@ from tam_edge.export.inductor import ENGINE_FILE, InductorExport
 from tam_edge.export.nano import NANO_FACTS
 from tam_edge.export.parity import FEATURE_TOLERANCE, LOGIT_TOLERANCE, ParityError
 from tam_edge.models.inductor import TASKS
+from tam_edge.models.language import LanguageModel
 from tam_edge.models.street import make_scene, render
-from tam_edge.models.tallva import TallVA
 from tam_edge.runtime import Bundle, UsageError, VideoQA, load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
 from tam_edge.runtime.calibrate.memory import graph_figures, language_figures
@@ -137,9 +137,9 @@ def test_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
 def test_answers_that_differ_leave_no_bundle(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = answers.reference
 
-    def other_weights(model: TallVA, *rest: object) -> answers.Reference:
-        torch.nn.init.normal_(model.language.layers[1].mlp.down_proj.weight)
-        return honest(model, *rest)
+    def other_weights(language: LanguageModel, *rest: object) -> answers.Reference:
+        torch.nn.init.normal_(language.layers[1].mlp.down_proj.weight)
+        return honest(language, *rest)
 
     monkeypatch.setattr(answers, "reference", other_weights)
     with pytest.raises(ParityError, match=r"the bundle answers .*, PyTorch .* ahead"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +64,15 @@ def encode_view(vision: VisionTransformer, view: View, row: str, device: torch.d
 
 
 def film(run: Path, config: VisionConfig, *, shards: int = SHARDS) -> None:
-    """Make every missing one of the first `shards` shards; processes take them in turn."""
+    """Make every missing one of the first `shards` shards, with the eye of the run; processes take them in turn."""
     device = training_device()
     vision, _ = load_eye(run, config)
     vision.to(device)
+    film_views(run, lambda view, row: encode_view(vision, view, row, device), shards)
+
+
+def film_views(run: Path, seen: Callable[[View, str], Tensor], shards: int) -> None:
+    """Keep what is `seen` in the views of every missing one of the first `shards` shards."""
     folder = run / "features"
     folder.mkdir(parents=True, exist_ok=True)
     began, made = time.monotonic(), 0
@@ -75,7 +80,7 @@ def film(run: Path, config: VisionConfig, *, shards: int = SHARDS) -> None:
         path = folder / f"{shard:04d}.safetensors"
         if path.exists():
             continue
-        tensors = dict(_film_shard(vision, shard, device))
+        tensors = dict(_film_shard(seen, shard))
         save_file(tensors, path.with_suffix(".partial"))
         path.with_suffix(".partial").replace(path)
         made += 1
@@ -84,12 +89,12 @@ def film(run: Path, config: VisionConfig, *, shards: int = SHARDS) -> None:
     wait_for_all()
 
 
-def _film_shard(vision: VisionTransformer, shard: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+def _film_shard(seen: Callable[[View, str], Tensor], shard: int) -> Iterator[tuple[str, Tensor]]:
     for seed in range(shard * SCENES_PER_SHARD, (shard + 1) * SCENES_PER_SHARD):
         for row in ROWS:
             view = view_of(seed, row)
             if view.asked:
-                yield f"{seed}/{row}", encode_view(vision, view, row, device)
+                yield f"{seed}/{row}", seen(view, row)
 
 
 class Store:
@@ -106,7 +111,7 @@ class Store:
         return [(index, key) for index, key in self.keys if key.endswith(f"/{row}")]
 
     def load(self, key: tuple[int, str], again: int = 0) -> tuple[View, Tensor]:
-        """A view and its pooled features [N, grid*grid, D] float32."""
+        """A view and what was seen in it, float32: pooled features [N, grid*grid, D] where `film` kept them."""
         seed, row = key[1].split("/")
         return view_of(int(seed), row, again), self._files[key[0]].get_tensor(
             key[1].replace(FIXED, FIXED_GROUP)
