@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m bench_watch [--minutes 60] [--place park] [--weather cloudy] [--bundle FOLDER]
 
-Every 90 s somebody comes for about half a minute; every second one of them waves. A dog and a sign are always there.
+Every 90 s somebody comes for about half a minute; every second one of them digs. A dog and a sign are always there.
 Prints for each rule what was missed, invented and late. Exit code 1 where a rule of AIMS was not told rightly: those
 that the bundled model was trained to understand. SHOWN are asked as well.
 """
@@ -25,9 +25,11 @@ from tam_edge.apps.watch.watcher import Tally, Watcher, WatchEvent, Wishes
 from tam_edge.runtime import VideoQA
 
 PART_SECONDS = 90.0
-DOINGS = ("waving", "digging", "waving", "bag", "waving", "hips")
-ANYBODY, WAVING, PERSON = "is there anybody?", "is the person in red waving?", "is there a person?"
-AIMS, SHOWN = (ANYBODY, WAVING), (PERSON,)
+DOINGS = ("digging", "waving", "digging", "bag", "digging", "hips")
+ANYBODY, PERSON = "is there anybody?", "is there a person?"
+DIGGING, WAVING = "is the person in red digging?", "is the person in red waving?"
+ACTIONS = {DIGGING: "digging", WAVING: "waving"}
+AIMS, SHOWN = (ANYBODY, DIGGING), (WAVING, PERSON)
 EVERY_SECONDS, LAST_SECONDS, CONFIRM = 5.0, 10.0, Confirm(2, 3)
 LATEST_SECONDS = (CONFIRM.of + 1) * EVERY_SECONDS
 """Aim: the last of the checks that may confirm it, and one more for where between two checks it begins."""
@@ -77,9 +79,11 @@ def watched(
 
 
 def told_by_rule(fired: dict[str, list[float]], happened: Sequence[Happening]) -> dict[str, Told]:
-    """How each rule did; the one about waving is about those who wave."""
-    waving = [one for one in happened if one.doing == "waving"]
-    return {rule: compared(rule, waving if rule == WAVING else happened, at) for rule, at in fired.items()}
+    """How each rule did; one about an action is about those who do it."""
+    return {
+        rule: compared(rule, [one for one in happened if ACTIONS.get(rule, one.doing) == one.doing], at)
+        for rule, at in fired.items()
+    }
 
 
 def main() -> int:
