@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tam_edge.runtime.answer import StageClock
 from tam_edge.runtime.budget import MIB, MemoryLimit, resident_bytes, size_text
 from tam_edge.runtime.calibration import Calibrated
-from tam_edge.runtime.ceiling import Admission, Setting, admit, check_least
+from tam_edge.runtime.ceiling import SETTLED_BYTES, Admission, Setting, admit, check_least
 from tam_edge.runtime.costs import State, predict
 from tam_edge.runtime.deadline import Option, best_in_time, smaller_plans
 from tam_edge.runtime.device import usable_cpus
@@ -132,7 +132,7 @@ def admitted(
         [estimate] = inductor.classify([request.question])
     clock.note_bytes("inductor")
     now = setting()
-    found = admit(now, lambda tokens: plan_for(estimate, tokens), case_of, least, start)
+    found = admit(now, lambda tokens: plan_for(estimate, tokens), case_of, least, start, SETTLED_BYTES)
     found = replace(found, plan=replace(found.plan, rejections=(*made_way, *found.plan.rejections)))
     return _in_time(
         request, parts, now, found, case_of, start, clock, lambda wanted: _smaller(request, manifest, estimate, wanted)

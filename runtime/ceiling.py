@@ -27,6 +27,9 @@ from tam_edge.runtime.standing import Standing
 
 NAMED_SPARE_BYTES = 1 * MIB
 """Added to the ceiling that a refusal names: the same program started again holds a little more or less."""
+SETTLED_BYTES = 2 * MIB
+"""Of what is spared, how much may have been taken by the time the Inductor has been asked: what fitted before still
+fits. An engine that is closed again leaves up to 1.5 MB more behind than was measured."""
 FEATURE_STEPS = 4
 """Kept patch features shrink by this factor; below 1 MiB none are kept."""
 
@@ -79,6 +82,7 @@ def admit(
     case_of: Callable[[Plan], Case],
     least_tokens: int,
     start: Thrift,
+    settled_bytes: int = 0,
 ) -> Admission:
     """Find the plan and the savings that fit.
 
@@ -88,6 +92,7 @@ def admit(
         case_of: what a plan means for memory.
         least_tokens: fewest visual tokens that `plan_within` can be asked for; from the wanted number on: it is fixed.
         start: what there is to give up.
+        settled_bytes: what the smallest plan may pass the ceiling by, spare included.
 
     Raises:
         MemoryLimitError: nothing fits; names the smallest ceiling that would do, and why.
@@ -102,12 +107,18 @@ def admit(
         if setting.peak(case, last.thrift) <= allowed:
             return _admission(setting, wanted, case, last)
     frugal, most = last.thrift, wanted.visual_tokens
-    within = _most_tokens(
-        lambda tokens: setting.peak(_any_grid(case_of(plan_within(tokens))), frugal), least_tokens, most, allowed
-    )
+
+    def within_peak(tokens: int) -> int:
+        return setting.peak(_any_grid(case_of(plan_within(tokens))), frugal)
+
+    within = _most_tokens(within_peak, least_tokens, most, allowed)
     if within is None:
         smallest = case if least_tokens >= most else _any_grid(case_of(plan_within(least_tokens)))
-        raise refusal(setting, smallest, frugal)
+        if setting.peak(smallest, frugal) > allowed + settled_bytes:
+            raise refusal(setting, smallest, frugal)
+        if least_tokens >= most:
+            return _admission(setting, wanted, case, last)
+        within = least_tokens
     plan = plan_within(within)
     need = setting.peak(case, frugal)
     fewer = Rejection(

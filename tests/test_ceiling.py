@@ -1,6 +1,7 @@
 """Under the ceiling: what is given up and in which order, what is refused, and that more memory is never worse."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -42,7 +43,7 @@ def info(width=640, height=360):
     return replace(short(width, height), duration_seconds=200.0, frame_count=5000)
 
 
-def admission(manifest, limit_mib, task="summary", video=None, held=HELD, **wishes):
+def admission(manifest, limit_mib, task="summary", video=None, held=HELD, settled_mib=0, **wishes):
     video = video or info()
     estimate = TaskEstimate(QUESTION, task, 0.9, {task: 0.9})
 
@@ -53,7 +54,7 @@ def admission(manifest, limit_mib, task="summary", video=None, held=HELD, **wish
         return Case(plan.visual_tokens, plan.frames, plan.grid, before_tokens=5, room_tokens=40)
 
     setting = Setting(manifest, held, video, MemoryLimit(int(limit_mib * MIB), "as given"))
-    return admit(setting, plan_within, case_of, manifest.least_visual_tokens, Thrift())
+    return admit(setting, plan_within, case_of, manifest.least_visual_tokens, Thrift(), settled_mib * MIB)
 
 
 def refused(manifest, limit_mib, **options):
@@ -135,6 +136,21 @@ def test_visual_tokens_go_last_and_use_what_is_left(manifest):
         assert one.thrift.chunk_frames == 1 and one.thrift.in_turn and one.thrift.no_spare_cells
         assert one.attention == "q8_0"
         assert max(one.plan.predicted_bytes.values()) > 0.9 * 120 * MIB
+
+
+@pytest.mark.parametrize("wishes", [{}, {"frames": 2, "grid": 2}])
+def test_what_fitted_before_the_inductor_was_asked_still_fits(manifest, wishes):
+    """A process holds a little more by then; the smallest plan may use a part of what is spared, no other plan may."""
+    least = math.floor(refused(manifest, 101, **wishes).needed_bytes / MIB)
+    below = least - 2  # a refusal names a little more than is needed
+    with pytest.raises(MemoryLimitError):
+        admission(manifest, below, **wishes)
+    smallest, settled = admission(manifest, least, **wishes), admission(manifest, below, settled_mib=2, **wishes)
+    assert settled.plan.visual_tokens <= smallest.plan.visual_tokens
+    assert max(settled.plan.predicted_bytes.values()) <= below * MIB  # without what is spared it is below the ceiling
+    assert admission(manifest, least, settled_mib=2, **wishes).plan == smallest.plan
+    with pytest.raises(MemoryLimitError):
+        admission(manifest, below - 2, settled_mib=2, **wishes)
 
 
 def test_what_later_questions_may_prefer_says_nothing_of_memory(manifest):
