@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from bench_watch import ANYBODY, CONFIRM, DIGGING, LATEST_SECONDS, told_by_rule, watched
+from bench_watch import ANYBODY, CONFIRM, DIGGING, LATEST_SECONDS, WAVING, told_by_rule, watched
 from command import call, start
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,13 +253,13 @@ def nano():
 
 def test_each_event_of_a_street_is_told_once_and_in_time(nano):
     """A wave and a dig; the bundled model is trained to tell these. `bench_watch` does it for an hour."""
-    wishes = Wishes((ANYBODY, DIGGING), 5.0, 10.0, CONFIRM, cooldown_seconds=30.0, all_checks=True)
+    wishes = Wishes((ANYBODY, WAVING, DIGGING), 5.0, 10.0, CONFIRM, cooldown_seconds=30.0, all_checks=True)
     fired, tally, events = watched(nano, HAPPENED, SECONDS, wishes, "park", "cloudy")
     for told in told_by_rule(fired, HAPPENED).values():
         assert (told.missed, told.invented) == (0, 0)
         assert told.latest_seconds <= LATEST_SECONDS
-    assert tally.fired == {ANYBODY: 2, DIGGING: 1}
-    assert tally.checks == 2 * 22 == sum(one.kind == "check" for one in events)
+    assert tally.fired == {ANYBODY: 2, WAVING: 1, DIGGING: 1}
+    assert tally.checks == 3 * 22 == sum(one.kind == "check" for one in events)
     first = next(one for one in events if one.kind == "fired")
     assert first.evidence[0].jpeg.startswith(b"\xff\xd8")
     assert [check.verdict for check in first.checks[-2:]] == ["yes", "yes"]
