@@ -153,6 +153,17 @@ def test_what_fitted_before_the_inductor_was_asked_still_fits(manifest, wishes):
         admission(manifest, below - 2, settled_mib=2, **wishes)
 
 
+def test_what_is_taken_of_the_spare_buys_every_token_that_needs_no_more(manifest):
+    """Large frames need most, and one needs as much as many that are decoded one by one."""
+    video = info(3840, 2160)
+    below = math.floor(refused(manifest, 101, video=video).needed_bytes / MIB) - 2
+    with pytest.raises(MemoryLimitError):
+        admission(manifest, below, video=video)
+    settled = admission(manifest, below, video=video, settled_mib=2)
+    assert settled.thrift.chunk_frames == 1
+    assert settled.plan.visual_tokens > 10 * manifest.least_visual_tokens
+
+
 def test_what_later_questions_may_prefer_says_nothing_of_memory(manifest):
     for mib in (150, 10_000):
         found = admission(manifest, mib)
