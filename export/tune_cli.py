@@ -1,4 +1,4 @@
-"""`tam-edge tune`: the language model of a bundle learns on."""
+"""`tam-edge tune` and `tam-edge reopen`: what a bundle has learned is learned on from."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ def tune(
         print(json.dumps({"schema_version": 1, "bundle": str(out), "parity": tuned.manifest.parity}))
     else:
         print(f"wrote {out}")
+
+
+def reopen(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle to read; it is not changed.")],
+    run: Annotated[
+        Path, typer.Option("--run", metavar="FOLDER", help="Folder of the training that shall start from it.")
+    ],
+) -> None:
+    """Put what a bundle's language model has learned where `tam-edge train study` starts from it."""
+    from tam_edge.export.reopen import reopen_bundle
+
+    print(f"wrote {reopen_bundle(bundle, run)}")

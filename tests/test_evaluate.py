@@ -34,7 +34,7 @@ from tam_edge.models.recipe.nano import TASKS
 from tam_edge.models.street import Question, make_scene, questions
 from tam_edge.models.street.doubts import CANNOT_TELL
 from tam_edge.models.street.video import VIDEO_FPS, frame_count
-from tam_edge.models.street.world import FIRST_UNSEEN_SEED
+from tam_edge.models.street.world import FIRST_BRISK_SEED, FIRST_UNSEEN_SEED
 from tam_edge.runtime import BundleError, UsageError, VideoQA
 from tam_edge.runtime.bundle import load_bundle
 from tam_edge.runtime.plan import Limits, make_plan
@@ -73,8 +73,9 @@ def measured(bundle: Path, other: Path) -> tuple[dict[str, Any], list[Reply]]:
 
 def test_seeds_are_unseen_and_never_shared() -> None:
     assert min(scene_seeds(990001, 200)) >= FIRST_UNSEEN_SEED
+    assert min(scene_seeds(2_990_001, 200)) >= FIRST_BRISK_SEED + FIRST_UNSEEN_SEED
     assert not set(scene_seeds(990001, 400)) & set(scene_seeds(990002, 400))
-    for seed, videos in ((0, 10), (899_999, 10), (990001, 0)):
+    for seed, videos in ((0, 10), (899_999, 10), (2_899_999, 10), (990001, 0)):
         with pytest.raises(UsageError):
             scene_seeds(seed, videos)
 

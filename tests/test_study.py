@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from tam_edge.apps.cli import run as command
 from tam_edge.apps.interrupt import Interrupt
 from tam_edge.models.checkpoint import load_checkpoint
 from tam_edge.models.config import NANO
-from tam_edge.models.recipe import features, joint
+from tam_edge.models.recipe import features, joint, study
 from tam_edge.models.recipe.eye import DenseHeads
 from tam_edge.models.recipe.features import FIXED, Store, film, view_of
 from tam_edge.models.recipe.nano import ROUTING
 from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.study import ARMS, train_arms
 from tam_edge.models.recipe.tokenizer import train_tokenizer
+from tam_edge.models.street.world import FIRST_BRISK_SEED
 from tam_edge.models.vision import VisionTransformer
 from tam_edge.runtime.errors import UsageError
 
@@ -42,9 +44,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer: Tokenizer = train_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     vision = VisionTransformer(replace(NANO.vision, experts=1))
+    reader = new_reader(NANO, tokenizer).modules
     for name, modules in (
         ("eye.pt", {"vision": vision, "heads": DenseHeads(NANO.vision.width)}),
-        ("symbols.pt", new_reader(NANO, tokenizer).modules),
+        (study.LANGUAGE_FILE, {part: reader[part] for part in ("language", "position", "change")}),
     ):
         torch.save({"modules": {key: module.state_dict() for key, module in modules.items()}}, folder / name)
     (folder / "inductor").mkdir()
@@ -52,10 +55,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "SCENES_PER_SHARD", 3)
         film(folder, NANO.vision, shards=1)
-        patch.setattr(joint, "HELD_OUT_VIEWS", 1)
-        joint.fit_projectors(folder, NANO, tokenizer, stage=replace(joint.PROJECTORS, steps=1))
-    finished = torch.load(folder / "projectors.pt", weights_only=True) | {"step": joint.PROJECTORS.steps}
-    torch.save(finished, folder / "projectors.pt")
     return folder
 
 
@@ -68,6 +67,9 @@ def test_the_fixed_row_is_the_balanced_rows_film(run: Path) -> None:
 
 def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "HELD_OUT_VIEWS", 1)
+    monkeypatch.setattr(features, "SCENES_PER_SHARD", 3)
+    monkeypatch.setattr(study, "BRISK_SHARDS", 1)
+    monkeypatch.setitem(joint.fit_projectors.__kwdefaults__, "stage", replace(joint.PROJECTORS, steps=1))
     found = train_arms(run, tmp_path / "study", steps=1)
     assert list(found) == ["dense-fixed", "moe-fixed", "dense-planned", "moe-planned"]
     folders = list(found.values())
@@ -75,11 +77,13 @@ def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert [model.config.vision.experts for model in models] == [arm.experts for arm in ARMS] == [1, 4, 1, 4]
     words = [model.language.embed_tokens.weight for model in models]
     assert not torch.equal(words[0], words[2]), "the plans have trained different language models"
+    seeds = {int(key.split("/")[0]) for _, key in Store(tmp_path / "study" / "planned").by_row("more")}
+    assert {seed >= FIRST_BRISK_SEED for seed in seeds} == {False, True}, "half of the scenes are brisk"
     assert all((folder / "inductor" / "metrics.json").is_file() for folder in folders)
     for folder in folders:
         said = json.loads((folder / "training.json").read_text())
         steps = [said[f"steps_{stage}"] for stage in ("joint", "parting", "experts")]
-        assert said["seed"] == 0 and steps == [1, 1, 1]
+        assert said["seed"] == 0 and steps == [1, 2, 1]
         assert set(said["minutes"]) == {"joint", "experts"}
     began = (folders[0] / "experts.pt").stat().st_mtime_ns
     train_arms(run, tmp_path / "study", steps=1)
@@ -95,3 +99,15 @@ def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     [line] = capsys.readouterr().err.splitlines()
     assert "lacks eye.pt" in line and "inductor/metrics.json: `tam-edge train nano --run" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_language_model_says_where_it_comes_from(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / study.LANGUAGE_FILE).unlink()
+    arguments = ["train", "study", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "study")]
+    assert command(arguments, Interrupt()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "lacks reopened.pt: `tam-edge reopen BUNDLE --run" in line
+    assert not (tmp_path / "study").exists()

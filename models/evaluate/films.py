@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tam_edge.models.street import Question, make_scene, questions
 from tam_edge.models.street.video import write_video
-from tam_edge.models.street.world import FIRST_UNSEEN_SEED
+from tam_edge.models.street.world import FIRST_BRISK_SEED, FIRST_UNSEEN_SEED
 from tam_edge.runtime import UsageError
 
 SCENES_PER_SEED = 1_000_000  # two evaluation seeds never share a scene
@@ -33,10 +33,10 @@ def scene_seeds(seed: int, videos: int) -> range:
     Raises:
         UsageError: a seed that training may have seen, or no video.
     """
-    if seed < FIRST_UNSEEN_SEED:
-        raise UsageError(
-            f"--seed {seed}: seeds below {FIRST_UNSEEN_SEED} are for training, choose {FIRST_UNSEEN_SEED} or above"
-        )
+    above = seed % (FIRST_BRISK_SEED // SCENES_PER_SEED)  # brisk scenes begin at 0 again
+    if above < FIRST_UNSEEN_SEED:
+        unseen = seed - above + FIRST_UNSEEN_SEED
+        raise UsageError(f"--seed {seed}: seeds below {unseen} are for training, choose {unseen} or above")
     if not 1 <= videos <= SCENES_PER_SEED:
         raise UsageError(f"--videos {videos}: choose 1 to {SCENES_PER_SEED}")
     return range(seed * SCENES_PER_SEED, seed * SCENES_PER_SEED + videos)

@@ -26,6 +26,7 @@ from tam_edge.models.recipe.parallel import is_first, my_share
 from tam_edge.models.recipe.parting import load_parted
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
+from tam_edge.models.street.world import FIRST_BRISK_SEED
 from tam_edge.models.tallva import TallVA
 
 EXPERTS = Stage("experts", steps=160, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)
@@ -44,10 +45,12 @@ def tune_experts(
     seed: int = 0,
     stage: Stage = EXPERTS,
     rows: dict[str, float] = ROW_WEIGHTS,
+    brisk: float = 0.0,
 ) -> TallVA:
     """Tune the whole model on pictures and answers; leaves RUN/experts.pt and the checkpoint that the export reads.
 
-    `rows` says how often each row is looked at. With one expert in `config` the eye stays dense.
+    `rows` says how often each row is looked at, `brisk` which part of the scenes is brisk. With one expert in `config`
+    the eye stays dense.
     """
     torch.manual_seed(seed)
     device = training_device()
@@ -72,7 +75,7 @@ def tune_experts(
         total = torch.zeros((), device=device)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"experts-{seed}-{step}-{index}")
-            view, row = _draw(rng, rows)
+            view, row = _draw(rng, rows, brisk)
             with mixed_precision(device):
                 visual, cost = see(view, row)
                 packed = pack(tokenizer, view, choose_questions(view, rng))
@@ -83,7 +86,7 @@ def tune_experts(
 
     def evaluate() -> str:
         rng = random.Random(f"experts-evaluation-{seed}")
-        drawn = [_draw(rng, rows) for _ in range(EVALUATION_VIEWS)]
+        drawn = [_draw(rng, rows, brisk) for _ in range(EVALUATION_VIEWS)]
         return accuracy_by_family(model.language, tokenizer, {"all": lambda: [(v, see(v, row)[0]) for v, row in drawn]})
 
     modules = {"vision": model.vision, "projectors": model.projectors, "language": model.language, "heads": heads}
@@ -93,9 +96,10 @@ def tune_experts(
     return model.eval()
 
 
-def _draw(rng: random.Random, rows: dict[str, float]) -> tuple[View, str]:
+def _draw(rng: random.Random, rows: dict[str, float], brisk: float) -> tuple[View, str]:
+    first = FIRST_BRISK_SEED if brisk and rng.random() < brisk else 0
     while True:
         row = rng.choices(list(rows), weights=list(rows.values()))[0]
-        view = view_of(rng.randrange(FIRST_SCENE, LAST_SCENE), row)
+        view = view_of(first + rng.randrange(FIRST_SCENE, LAST_SCENE), row)
         if view.asked:
             return view, row

@@ -63,20 +63,21 @@ def encode_view(vision: VisionTransformer, view: View, row: str, device: torch.d
     return pool(features, view.grid).half().cpu().contiguous()
 
 
-def film(run: Path, config: VisionConfig, *, shards: int = SHARDS) -> None:
-    """Make every missing one of the first `shards` shards, with the eye of the run; processes take them in turn."""
+def film(run: Path, config: VisionConfig, *, shards: int = SHARDS, first_seed: int = 0) -> None:
+    """Make every missing one of `shards` shards from a scene on, with the run's eye; processes take them in turn."""
     device = training_device()
     vision, _ = load_eye(run, config)
     vision.to(device)
-    film_views(run, lambda view, row: encode_view(vision, view, row, device), shards)
+    film_views(run, lambda view, row: encode_view(vision, view, row, device), shards, first_seed)
 
 
-def film_views(run: Path, seen: Callable[[View, str], Tensor], shards: int) -> None:
-    """Keep what is `seen` in the views of every missing one of the first `shards` shards."""
+def film_views(run: Path, seen: Callable[[View, str], Tensor], shards: int, first_seed: int = 0) -> None:
+    """Keep what is `seen` in the views of every missing one of `shards` shards, from the scene `first_seed` on."""
     folder = run / "features"
     folder.mkdir(parents=True, exist_ok=True)
     began, made = time.monotonic(), 0
-    for shard in my_share(shards):
+    first = first_seed // SCENES_PER_SHARD
+    for shard in (first + index for index in my_share(shards)):
         path = folder / f"{shard:04d}.safetensors"
         if path.exists():
             continue
@@ -85,7 +86,11 @@ def film_views(run: Path, seen: Callable[[View, str], Tensor], shards: int) -> N
         path.with_suffix(".partial").replace(path)
         made += 1
         minutes = (time.monotonic() - began) / 60
-        print(f"features: shard {shard} of {shards}, {minutes / made:.2f} min each", file=sys.stderr, flush=True)
+        print(
+            f"features: shard {shard}, the last is {first + shards - 1}, {minutes / made:.2f} min each",
+            file=sys.stderr,
+            flush=True,
+        )
     wait_for_all()
 
 

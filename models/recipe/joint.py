@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tam_edge.models.config import TallVAConfig
@@ -62,7 +62,7 @@ def lesson_at(fraction_done: float) -> Lesson:
 
 
 def load_language(run: Path, config: TallVAConfig, tokenizer: Tokenizer) -> TallVA:
-    """The whole model with the decoder and positions that symbols taught; the eye is dense until stage 3."""
+    """The whole model with the decoder and positions of RUN/symbols.pt; the eye is dense until stage 3."""
     sizes = replace(config.language, vocab_size=tokenizer.get_vocab_size())
     model = TallVA(replace(config, language=sizes, vision=replace(config.vision, experts=1)))
     state = torch.load(run / "symbols.pt", weights_only=True)["modules"]
@@ -116,12 +116,11 @@ def train_jointly(
 ) -> TallVA:
     """Language model, projectors and positions on filmed views, as `lessons` of the part done says.
 
-    Leaves RUN/joint.pt.
+    Answers alone teach where RUN/symbols.pt is of a finished model, which needs no guidance. Leaves RUN/joint.pt.
     """
     model = fit_projectors(run, config, tokenizer, seed=seed)
     device = training_device()
-    guidance = Guidance(model.language, tokenizer).to(device)
-    guidance.load_state_dict(torch.load(run / "symbols.pt", weights_only=True)["modules"]["guidance"])
+    guidance = _guidance(run, model, tokenizer, device)
     symbols, store = Symbols(tokenizer), Store(run)
     rows = tuple(lessons(1.0).rows)
     held_out = {row: store.by_row(row)[-HELD_OUT_VIEWS:] for row in rows}
@@ -135,7 +134,7 @@ def train_jointly(
         total, lesson = torch.zeros((), device=device), lessons(step / stage.steps)
         for index in my_share(VIEWS_PER_STEP):
             rng = random.Random(f"joint-{seed}-{step}-{index}")
-            if rng.random() < BUSY:
+            if guidance is not None and rng.random() < BUSY:
                 view = busy_view(rng)
                 with mixed_precision(device):
                     noted = NOTES_WEIGHT * notice(model.language, guidance, view, symbolic(view))
@@ -152,7 +151,7 @@ def train_jointly(
                 asked = choose_questions(view, rng, lesson.questions, lesson.hints)
                 packed = pack(tokenizer, view, asked)
                 loss = answer_loss(model.language, packed, visual)
-                guided = loss + guidance.loss(view, asked, packed)
+                guided = loss + guidance.loss(view, asked, packed) if guidance is not None else loss
             (guided / VIEWS_PER_STEP).backward()
             total += loss.detach() / VIEWS_PER_STEP
         return total
@@ -160,9 +159,20 @@ def train_jointly(
     def evaluate() -> str:
         return _accuracy(model, tokenizer, store, held_out, device)
 
-    modules = {"language": model.language, "projectors": model.projectors, "guidance": guidance}
-    run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=500)
+    modules: dict[str, nn.Module] = {"language": model.language, "projectors": model.projectors}
+    if guidance is not None:
+        modules["guidance"] = guidance
+    run_stage(stage, modules, loss_of_step, run, evaluate=evaluate, evaluate_every=min(500, stage.steps))
     return model
+
+
+def _guidance(run: Path, model: TallVA, tokenizer: Tokenizer, device: torch.device) -> Guidance | None:
+    learned = torch.load(run / "symbols.pt", weights_only=True)["modules"].get("guidance")
+    if learned is None:
+        return None
+    guidance = Guidance(model.language, tokenizer).to(device)
+    guidance.load_state_dict(learned)
+    return guidance
 
 
 def _accuracy(

@@ -1,8 +1,9 @@
 """Four models that differ in two things only: whether plans follow the task, and whether the eye mixes experts.
 
-They share the eye and what the language model learned from symbols; then each plan trains one language model, and
-each model gets its own last stage, all of them equally long. STUDY/<plan> and STUDY/<eye>-<plan> are runs like any
-other, so a stopped study goes on where it was and an arm is exported like a model.
+They share the eye, and language model, positions and changes of a finished model (`tam-edge reopen`); then each plan
+trains one language model, and each arm gets its own last stage, all of them equally long. Half of the scenes are brisk:
+of the others nine frames show all that is asked about, so that there is nothing to plan. STUDY/<plan> and
+STUDY/<eye>-<plan> are runs like any other, so a stopped study goes on where it was and an arm is exported like a model.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from tokenizers import Tokenizer
 
 from tam_edge.models.config import NANO
 from tam_edge.models.recipe.experts import EXPERTS, tune_experts
-from tam_edge.models.recipe.features import FIXED
-from tam_edge.models.recipe.joint import JOINT, ROW_WEIGHTS, Lesson, train_jointly
+from tam_edge.models.recipe.features import FIXED, film
+from tam_edge.models.recipe.joint import JOINT, ROW_WEIGHTS, Lesson, fit_projectors, train_jointly
 from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import FACTS, note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.parting import PARTING, part_experts
+from tam_edge.models.street.world import FIRST_BRISK_SEED
 from tam_edge.runtime.errors import UsageError
 
 PLANS: dict[str, dict[str, float]] = {
@@ -32,12 +34,18 @@ PLANS: dict[str, dict[str, float]] = {
     "planned": {row: weight for row, weight in ROW_WEIGHTS.items() if row != "still"},
 }
 """Which rows of views each plan's models are trained on."""
-LANGUAGE = replace(JOINT, steps=1500, decay_from=0.4)
-LAST = replace(EXPERTS, steps=200)
-EYE = replace(PARTING, steps=1000)
+LANGUAGE = replace(JOINT, steps=600, muon_lr=8e-4, adam_lr=8e-4, decay_from=0.3)
+LAST = replace(EXPERTS, steps=120)
+EYE = replace(PARTING, steps=1200)
 STEPS = LANGUAGE.steps
+BRISK, BRISK_SHARDS = 0.5, 12
+"""Part of the scenes of the last stage that are brisk, and filmed shards of brisk scenes for the language models."""
+LANGUAGE_FILE = "reopened.pt"
+"""What a bundle's language model, positions and changes are kept in."""
+START = ("eye.pt", "tokenizer.json", LANGUAGE_FILE)
 SHARED = ("eye.pt", "symbols.pt", "projectors.pt", "tokenizer.json")
 """What every arm starts from."""
+BASE, FILMED = "base", "features/0000.safetensors"
 BEGUN = "study.json"
 """Seed and steps a study was begun with."""
 
@@ -72,28 +80,53 @@ def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, pro
     less as `EYE` and `LAST` are shorter.
 
     Raises:
-        UsageError: `run` has not got as far as the filmed views, or the study was begun with another seed or length.
+        UsageError: `run` has not got as far as the filmed views, no language model was reopened there, or the study
+            was begun with another seed or length.
     """
-    needed = (*SHARED, "features/0000.safetensors", "inductor/metrics.json")
-    missing = [name for name in needed if not (run / name).exists()]
-    if missing:
-        raise UsageError(f"{run} lacks {', '.join(missing)}: `tam-edge train nano --run {run}` makes them")
+    _check(run)
     _begin(study, seed, steps)
     language = replace(LANGUAGE, steps=steps)
     eye, last = (replace(stage, steps=max(1, round(stage.steps * steps / STEPS))) for stage in (EYE, LAST))
     facts = {"seed": seed, "steps_joint": language.steps, "steps_parting": eye.steps, "steps_experts": last.steps}
+    base = _prepare(study / BASE, run, START, ())
+    shutil.copyfile(base / LANGUAGE_FILE, base / "symbols.pt")
+    _link_films(base, run)
+    _train(base, partial(_film_and_fit, base, seed), processes, "projectors", facts)
+    for plan in PLANS:
+        folder = _prepare(study / plan, base, SHARED, ("features",))
+        _train(folder, partial(_train_language, folder, plan, seed, language), processes, "joint", facts)
     for arm in {arm.eye: arm for arm in ARMS}.values():
         folder = _prepare(study / arm.eye, run, ("eye.pt",), ())
         _train(folder, partial(_train_eye, folder, arm, seed, eye), processes, "parting", facts)
-    for plan in PLANS:
-        folder = _prepare(study / plan, run, SHARED, ("features",))
-        _train(folder, partial(_train_language, folder, plan, seed, language), processes, "joint", facts)
     for arm in ARMS:
         folder = _prepare(study / arm.name, study / arm.plan, (*SHARED, "joint.pt", FACTS), ())
         _prepare(folder, study / arm.eye, ("parting.pt",), ())
         shutil.copytree(run / "inductor", folder / "inductor", dirs_exist_ok=True)
         _train(folder, partial(_tune, folder, arm, seed, last), processes, "experts", facts)
     return {arm.name: study / arm.name for arm in ARMS}
+
+
+def _check(run: Path) -> None:
+    needed = {name: f"tam-edge train nano --run {run}" for name in (*START, FILMED, "inductor/metrics.json")}
+    needed[LANGUAGE_FILE] = f"tam-edge reopen BUNDLE --run {run}"
+    missing = {name: command for name, command in needed.items() if not (run / name).exists()}
+    for command in missing.values():
+        names = ", ".join(name for name in missing if missing[name] == command)
+        raise UsageError(f"{run} lacks {names}: `{command}` makes them")
+
+
+def _link_films(base: Path, run: Path) -> None:
+    """Calm scenes were filmed in `run`; the brisk ones come beside them."""
+    (base / "features").mkdir(exist_ok=True)
+    for path in (run / "features").glob("*.safetensors"):
+        link = base / "features" / path.name
+        if not link.exists():
+            link.symlink_to(path.resolve())
+
+
+def _film_and_fit(base: Path, seed: int) -> None:
+    film(base, NANO.vision, shards=BRISK_SHARDS, first_seed=FIRST_BRISK_SEED)
+    fit_projectors(base, NANO, Tokenizer.from_file(str(base / "tokenizer.json")), seed=seed)
 
 
 def _begin(study: Path, seed: int, steps: int) -> None:
@@ -126,8 +159,8 @@ def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[
 
 def _lesson(plan: str, fraction_done: float) -> Lesson:
     """Pictures of symbols are left out: their grid would be of one plan only."""
-    hints = 12 if fraction_done < 0.5 else 4
-    return Lesson(symbols=0.0, still=0.0, small=0.0, rows=PLANS[plan], questions=14, hints=hints)
+    del fraction_done
+    return Lesson(symbols=0.0, still=0.0, small=0.0, rows=PLANS[plan], questions=16, hints=0)
 
 
 def _train_eye(folder: Path, arm: Arm, seed: int, stage: Stage) -> None:
@@ -142,4 +175,4 @@ def _train_language(folder: Path, plan: str, seed: int, stage: Stage) -> None:
 def _tune(folder: Path, arm: Arm, seed: int, stage: Stage) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     config = replace(NANO, vision=replace(NANO.vision, experts=arm.experts))
-    tune_experts(folder, config, tokenizer, seed=seed, stage=stage, rows=PLANS[arm.plan])
+    tune_experts(folder, config, tokenizer, seed=seed, stage=stage, rows=PLANS[arm.plan], brisk=BRISK)
