@@ -7,10 +7,9 @@ from command import call
 from tiny_bundle import make_tiny_bundle
 
 from tam_edge.export.language_reader import read_language
-from tam_edge.export.projector_reader import read_marks
 from tam_edge.export.reopen import reopen_bundle
-from tam_edge.models.projector import Projectors, frames_before
 from tam_edge.models.config import NANO
+from tam_edge.models.projector import Projectors, frames_before
 from tam_edge.models.recipe.study import LANGUAGE_FILE
 from tam_edge.runtime import load_bundle
 from tam_edge.runtime.bundle import default_bundle_path
