@@ -199,7 +199,10 @@ def _frames_bytes(
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
     rgb, resizing = RGB_BYTES * frame_pixels, (STILL_BYTES if case.images else RESIZING_BYTES) * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
-    serial = max((together + CONVERTED_FRAMES) * rgb, (together + 1) * rgb + working - closed)
+    converting = together + CONVERTED_FRAMES
+    if case.images is None:
+        converting = min(converting, case.frames + 1)  # before the first one there is no last one
+    serial = max(converting * rgb, (together + 1) * rgb + working - closed)
     if not following:
         return serial
     # while the last of those that follow is converted its place is still empty: it has not been written to

@@ -95,6 +95,8 @@ def test_frames_are_the_dearer_of_decoding_and_encoding(manifest):
     assert one_chunk["frames"] == needs - one_chunk["decoder"], "the file is closed once its last frame is decoded"
     tall = needs_of(manifest, thrift=Thrift(chunk_frames=1), video=info(3840, 2160))["vision"]["frames"]
     assert tall == 4 * 3 * 3840 * 2160, "the chunk, the last one, the one that is converted, and its copy"
+    alone = needs_of(manifest, case=replace(LOOK, frames=1), video=info(3840, 2160))["vision"]["frames"]
+    assert alone == 2 * 3 * 3840 * 2160, "one frame alone, and its copy"
 
 
 def test_what_is_looked_at_is_counted(manifest):
