@@ -24,6 +24,8 @@ def read_marks(paths: dict[int, Path]) -> tuple[PositionEmbedding, ChangeEmbeddi
         UsageError: a file is no projector with both embeddings.
     """
     constants = {grid: _constants(path) for grid, path in paths.items()}
+    if not constants:
+        raise UsageError("the bundle has no projectors: only those of the nano model can be read")
     try:
         first = constants[min(constants)]
         change = ChangeEmbedding(first["change.weight"].shape[1])

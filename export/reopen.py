@@ -23,16 +23,27 @@ def reopen_bundle(source: Path, run: Path) -> Path:
         BundleError: `source` is no bundle.
     """
     bundle = load_bundle(source, verify=True)
+    if run.resolve().is_relative_to(bundle.path.resolve()):
+        raise UsageError(f"--run {run} is the bundle that is read, or lies in it: name another folder")
     spec = bundle.manifest.language
-    language = read_language(bundle.file(spec.engines[0]))
     paths = {grid: bundle.file(projector.engines[0]) for grid, projector in bundle.manifest.projectors.items()}
     position, change = read_marks(paths)
+    language = read_language(bundle.file(spec.engines[0]))
     tokenizer, kept = bundle.file(spec.tokenizer), run / TOKENIZER
     if kept.exists() and kept.read_bytes() != tokenizer.read_bytes():
         raise UsageError(f"{run} was begun with another tokenizer than {bundle.path.name}: name another folder")
     run.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tokenizer, kept)
+    if not kept.exists():
+        _copy(tokenizer, kept)
     modules = {"language": language, "position": position, "change": change}
     path = run / LANGUAGE_FILE
-    torch.save({"modules": {name: module.state_dict() for name, module in modules.items()}}, path)
+    partial = path.with_suffix(".partial")
+    torch.save({"modules": {name: module.state_dict() for name, module in modules.items()}}, partial)
+    partial.replace(path)
     return path
+
+
+def _copy(source: Path, to: Path) -> None:
+    partial = to.with_suffix(".partial")
+    shutil.copyfile(source, partial)
+    partial.replace(to)

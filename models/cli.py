@@ -53,7 +53,7 @@ def study(
             "--steps",
             metavar="N",
             min=1,
-            help="Steps of each plan's language model, 1500 by default; what follows gets longer or shorter with it.",
+            help="Steps of each plan's language model, 600 by default; what follows gets longer or shorter with it.",
         ),
     ] = None,
     processes: Annotated[

@@ -92,7 +92,7 @@ def admit(
         case_of: what a plan means for memory.
         least_tokens: fewest visual tokens that `plan_within` can be asked for; from the wanted number on: it is fixed.
         start: what there is to give up.
-        settled_bytes: what a plan may pass the ceiling by, spare included, where not even the smallest one fits.
+        settled_bytes: what the smallest plan may pass the ceiling by, spare included.
 
     Raises:
         MemoryLimitError: nothing fits; names the smallest ceiling that would do, and why.
@@ -114,12 +114,11 @@ def admit(
     within = _most_tokens(within_peak, least_tokens, most, allowed)
     if within is None:
         smallest = case if least_tokens >= most else _any_grid(case_of(plan_within(least_tokens)))
-        settled = allowed + settled_bytes
-        if setting.peak(smallest, frugal) > settled:
+        if setting.peak(smallest, frugal) > allowed + settled_bytes:
             raise refusal(setting, smallest, frugal)
         if least_tokens >= most:
             return _admission(setting, wanted, case, last)
-        within = _most_tokens(within_peak, least_tokens, most, settled) or least_tokens
+        within = least_tokens
     plan = plan_within(within)
     need = setting.peak(case, frugal)
     fewer = Rejection(

@@ -3,9 +3,9 @@
 The resident set has its peak in one stage, so what is counted is what stands in memory then, stage by stage:
 
 * inductor: what the process holds, the Inductor, its activations for a question of the greatest length.
-* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted; where decoding runs ahead,
-  the next chunk too), the chunk as the encoder's input, the encoder's and the projector's activations for that
-  chunk, patch features kept for later, visual tokens. Still images are here too.
+* vision: decoder and index, frames as RGB (a chunk, and three more while one is converted, or a single one and its
+  copy; where decoding runs ahead, the next chunk too), the chunk as the encoder's input, the encoder's and the
+  projector's activations for that chunk, patch features kept for later, visual tokens. Still images are here too.
 * language: visual tokens, the model with every page of its file, key-value cells (exact: layers x heads x widths x
   bytes x cells), llama.cpp's buffers for that many cells.
 
@@ -199,9 +199,8 @@ def _frames_bytes(
     still = crops * (RGB_BYTES * encoder.image_px**2 + 2 * tokens)
     rgb, resizing = RGB_BYTES * frame_pixels, (STILL_BYTES if case.images else RESIZING_BYTES) * frame_pixels
     working = max(resizing + input_bytes, encoding, projecting) + still
-    converting = together + CONVERTED_FRAMES
-    if case.images is None:
-        converting = min(converting, case.frames + 1)  # before the first one there is no last one
+    alone = case.images is None and case.frames == 1
+    converting = 2 if alone else together + CONVERTED_FRAMES  # a single one and its copy
     serial = max(converting * rgb, (together + 1) * rgb + working - closed)
     if not following:
         return serial

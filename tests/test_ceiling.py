@@ -153,16 +153,6 @@ def test_what_fitted_before_the_inductor_was_asked_still_fits(manifest, wishes):
         admission(manifest, below - 2, settled_mib=2, **wishes)
 
 
-@pytest.mark.parametrize("size_px", [(640, 360), (1920, 1080)])
-def test_what_is_taken_of_the_spare_is_used_up(manifest, size_px):
-    """As many tokens as under a ceiling that is so much higher, not the fewest there are."""
-    video = info(*size_px)
-    least = math.floor(refused(manifest, 101, video=video).needed_bytes / MIB)
-    settled = admission(manifest, least - 2, video=video, settled_mib=12)
-    higher = admission(manifest, least + 10, video=video)
-    assert settled.plan.visual_tokens == higher.plan.visual_tokens > manifest.least_visual_tokens
-
-
 def test_what_later_questions_may_prefer_says_nothing_of_memory(manifest):
     for mib in (150, 10_000):
         found = admission(manifest, mib)

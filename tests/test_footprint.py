@@ -97,6 +97,8 @@ def test_frames_are_the_dearer_of_decoding_and_encoding(manifest):
     assert tall == 4 * 3 * 3840 * 2160, "the chunk, the last one, the one that is converted, and its copy"
     alone = needs_of(manifest, case=replace(LOOK, frames=1), video=info(3840, 2160))["vision"]["frames"]
     assert alone == 2 * 3 * 3840 * 2160, "one frame alone, and its copy"
+    four = needs_of(manifest, case=replace(LOOK, frames=4), video=info(3840, 2160))["vision"]["frames"]
+    assert four == (4 + 3) * 3 * 3840 * 2160, "all in one chunk"
 
 
 def test_what_is_looked_at_is_counted(manifest):

@@ -133,6 +133,8 @@ EVAL = ("eval", "synthetic", "--seed", "990001")
         ("export", ("train", "study", "--run", "run", "--out", "study")),
         ("export", ("export", "study", "--study", "study", "--out", "bundles")),
         ("export", ("quantize", "bundle", "--out", "small", "--vision", "int8")),
+        ("export", ("tune", "bundle", "--run", "run", "--out", "tuned")),
+        ("export", ("reopen", "bundle", "--run", "run")),
         ("export", (*EVAL, "--ablate", "lowest-2")),
         ("serve", ("serve", "--port", "0")),
         ("robot", ("robot", "--topic", "camera/front")),

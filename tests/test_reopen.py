@@ -72,6 +72,13 @@ def test_a_run_with_another_tokenizer_is_refused(reopened, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
+def test_the_bundle_itself_is_no_place():
+    done = call("reopen", str(BUNDLED), "--run", str(BUNDLED))
+    assert (done.code, done.out) == (2, "")
+    assert "is the bundle that is read" in done.err
+    assert not (BUNDLED / LANGUAGE_FILE).exists()
+
+
 def test_projectors_without_marks_are_refused(tmp_path):
     bundle = make_tiny_bundle(tmp_path / "tiny")
     done = call("reopen", str(bundle), "--run", str(tmp_path / "run"))

@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "inductor").mkdir()
     (folder / "inductor" / "metrics.json").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "SCENES_PER_SHARD", 3)
+        patch.setattr(features, "SCENES_PER_SHARD", 4)
         film(folder, NANO.vision, shards=1)
     return folder
 
@@ -67,7 +67,7 @@ def test_the_fixed_row_is_the_balanced_rows_film(run: Path) -> None:
 
 def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "HELD_OUT_VIEWS", 1)
-    monkeypatch.setattr(features, "SCENES_PER_SHARD", 3)
+    monkeypatch.setattr(features, "SCENES_PER_SHARD", 4)
     monkeypatch.setattr(study, "BRISK_SHARDS", 1)
     monkeypatch.setitem(joint.fit_projectors.__kwdefaults__, "stage", replace(joint.PROJECTORS, steps=1))
     found = train_arms(run, tmp_path / "study", steps=1)
@@ -78,7 +78,7 @@ def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     words = [model.language.embed_tokens.weight for model in models]
     assert not torch.equal(words[0], words[2]), "the plans have trained different language models"
     seeds = {int(key.split("/")[0]) for _, key in Store(tmp_path / "study" / "planned").by_row("more")}
-    assert {seed >= FIRST_BRISK_SEED for seed in seeds} == {False, True}, "half of the scenes are brisk"
+    assert seeds == {*range(4), *range(FIRST_BRISK_SEED, FIRST_BRISK_SEED + 4)}, "half of the scenes are brisk"
     assert all((folder / "inductor" / "metrics.json").is_file() for folder in folders)
     for folder in folders:
         said = json.loads((folder / "training.json").read_text())
@@ -91,6 +91,10 @@ def test_four_arms_come_out(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for other in ({"steps": 2}, {"steps": 1, "seed": 1}):
         with pytest.raises(UsageError, match="was begun with --seed 0 --steps 1: say so again"):
             train_arms(run, tmp_path / "study", **other)
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / study.LANGUAGE_FILE).write_bytes(b"of another bundle")
+    with pytest.raises(UsageError, match="was begun from another language model"):
+        train_arms(tmp_path / "run", tmp_path / "study", steps=1)
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +102,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command(arguments, Interrupt()) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "lacks eye.pt" in line and "inductor/metrics.json: `tam-edge train nano --run" in line
+    assert "; and reopened.pt: `tam-edge reopen BUNDLE --run" in line
     assert list(tmp_path.iterdir()) == []
 
 

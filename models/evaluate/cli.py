@@ -61,7 +61,10 @@ def _evaluate() -> None:
 
 @evaluate.command()
 def synthetic(
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which unseen scenes; 900000 or above.")],
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Which unseen scenes; 900000 or above, brisk ones 2900000 or above."),
+    ],
     videos: Annotated[int, typer.Option("--videos", metavar="N", help="How many of them.")] = 200,
     model: Annotated[
         Path | None,

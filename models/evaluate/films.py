@@ -33,10 +33,13 @@ def scene_seeds(seed: int, videos: int) -> range:
     Raises:
         UsageError: a seed that training may have seen, or no video.
     """
-    above = seed % (FIRST_BRISK_SEED // SCENES_PER_SEED)  # brisk scenes begin at 0 again
-    if above < FIRST_UNSEEN_SEED:
-        unseen = seed - above + FIRST_UNSEEN_SEED
-        raise UsageError(f"--seed {seed}: seeds below {unseen} are for training, choose {unseen} or above")
+    first_brisk = FIRST_BRISK_SEED // SCENES_PER_SEED
+    first = first_brisk if seed >= first_brisk else 0  # brisk scenes are counted by themselves
+    unseen = first + FIRST_UNSEEN_SEED
+    if seed < unseen:
+        raise UsageError(
+            f"--seed {seed}: seeds from {first} to {unseen - 1} are for training, choose {unseen} or above"
+        )
     if not 1 <= videos <= SCENES_PER_SEED:
         raise UsageError(f"--videos {videos}: choose 1 to {SCENES_PER_SEED}")
     return range(seed * SCENES_PER_SEED, seed * SCENES_PER_SEED + videos)

@@ -8,6 +8,7 @@ STUDY/<eye>-<plan> are runs like any other, so a stopped study goes on where it 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -39,15 +40,18 @@ LAST = replace(EXPERTS, steps=120)
 EYE = replace(PARTING, steps=1200)
 STEPS = LANGUAGE.steps
 BRISK, BRISK_SHARDS = 0.5, 12
-"""Part of the scenes of the last stage that are brisk, and filmed shards of brisk scenes for the language models."""
+"""Part of the scenes of the last stage that are brisk, and filmed shards of brisk scenes for the language models, which
+learn from as many calm ones. The eye sees single frames, and goes on with calm scenes."""
 LANGUAGE_FILE = "reopened.pt"
 """What a bundle's language model, positions and changes are kept in."""
 START = ("eye.pt", "tokenizer.json", LANGUAGE_FILE)
+"""What is taken over from the run."""
 SHARED = ("eye.pt", "symbols.pt", "projectors.pt", "tokenizer.json")
 """What every arm starts from."""
 BASE, FILMED = "base", "features/0000.safetensors"
+"""Folder of what the arms share, and the first film of the run."""
 BEGUN = "study.json"
-"""Seed and steps a study was begun with."""
+"""Seed, steps and language model a study was begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,15 @@ ARMS = tuple(Arm(plan, experts) for plan in PLANS for experts in (1, NANO.vision
 def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, processes: int = 1) -> dict[str, Path]:
     """Train what is not finished yet, and return the folders of the four arms by name.
 
-    Every plan trains its language model for `steps`; every eye goes on, and every arm has its last stage, for as much
-    less as `EYE` and `LAST` are shorter.
+    Every plan trains its language model for `steps`; how every eye goes on and every arm has its last stage is in
+    proportion.
 
     Raises:
         UsageError: `run` has not got as far as the filmed views, no language model was reopened there, or the study
             was begun with another seed or length.
     """
     _check(run)
-    _begin(study, seed, steps)
+    _begin(study, seed, steps, hashlib.sha256((run / LANGUAGE_FILE).read_bytes()).hexdigest())
     language = replace(LANGUAGE, steps=steps)
     eye, last = (replace(stage, steps=max(1, round(stage.steps * steps / STEPS))) for stage in (EYE, LAST))
     facts = {"seed": seed, "steps_joint": language.steps, "steps_parting": eye.steps, "steps_experts": last.steps}
@@ -107,21 +111,26 @@ def train_arms(run: Path, study: Path, *, seed: int = 0, steps: int = STEPS, pro
 
 
 def _check(run: Path) -> None:
-    needed = {name: f"tam-edge train nano --run {run}" for name in (*START, FILMED, "inductor/metrics.json")}
-    needed[LANGUAGE_FILE] = f"tam-edge reopen BUNDLE --run {run}"
-    missing = {name: command for name, command in needed.items() if not (run / name).exists()}
-    for command in missing.values():
-        names = ", ".join(name for name in missing if missing[name] == command)
-        raise UsageError(f"{run} lacks {names}: `{command}` makes them")
+    names = ("eye.pt", "tokenizer.json", FILMED, "inductor/metrics.json")
+    said = []
+    if missing := [name for name in names if not (run / name).exists()]:
+        said.append(f"{', '.join(missing)}: `tam-edge train nano --run {run}` makes them")
+    if not (run / LANGUAGE_FILE).exists():
+        said.append(f"{LANGUAGE_FILE}: `tam-edge reopen BUNDLE --run {run}` makes it")
+    if said:
+        raise UsageError(f"{run} lacks {'; and '.join(said)}")
 
 
 def _link_films(base: Path, run: Path) -> None:
-    """Calm scenes were filmed in `run`; the brisk ones come beside them."""
+    """As many calm scenes as there will be brisk ones beside them; the run may have been moved since."""
     (base / "features").mkdir(exist_ok=True)
-    for path in (run / "features").glob("*.safetensors"):
-        link = base / "features" / path.name
-        if not link.exists():
-            link.symlink_to(path.resolve())
+    for path in sorted((run / "features").glob("*.safetensors"))[:BRISK_SHARDS]:
+        _link(base / "features" / path.name, path)
+
+
+def _link(link: Path, to: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(to.resolve(), target_is_directory=to.is_dir())
 
 
 def _film_and_fit(base: Path, seed: int) -> None:
@@ -129,11 +138,14 @@ def _film_and_fit(base: Path, seed: int) -> None:
     fit_projectors(base, NANO, Tokenizer.from_file(str(base / "tokenizer.json")), seed=seed)
 
 
-def _begin(study: Path, seed: int, steps: int) -> None:
-    """Arms of one study are trained equally long: what was begun with other numbers cannot go on with these."""
-    begun, path = {"seed": seed, "steps": steps}, study / BEGUN
-    if path.exists() and (before := json.loads(path.read_text())) != begun:
-        words = " ".join(f"--{name} {value}" for name, value in before.items())
+def _begin(study: Path, seed: int, steps: int, start: str) -> None:
+    """Arms of one study are trained equally long from one start: what was begun otherwise cannot go on."""
+    begun, path = {"seed": seed, "steps": steps, "start": start}, study / BEGUN
+    before = json.loads(path.read_text()) if path.exists() else begun
+    if before.get("start") != start:
+        raise UsageError(f"{study} was begun from another language model: name another folder with --out")
+    if before != begun:
+        words = f"--seed {before['seed']} --steps {before['steps']}"
         raise UsageError(f"{study} was begun with {words}: say so again, or name another folder")
     study.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(begun) + "\n")
@@ -150,10 +162,10 @@ def _prepare(folder: Path, source: Path, files: tuple[str, ...], folders: tuple[
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
         if not (folder / name).exists():
-            shutil.copyfile(source / name, folder / name)
+            shutil.copyfile(source / name, folder / f"{name}.partial")
+            (folder / f"{name}.partial").replace(folder / name)
     for name in folders:
-        if not (folder / name).exists():
-            (folder / name).symlink_to((source / name).resolve(), target_is_directory=True)
+        _link(folder / name, source / name)
     return folder
 
 

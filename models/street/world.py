@@ -44,7 +44,7 @@ WORDS = (
 COLUMNS = 6  # standing places per row, left to right
 ROWS = ("back", "front")
 ROAD_COLUMNS = (0.2, 0.5, 0.8)  # where a car can stand, x of its middle
-FIRST_UNSEEN_SEED = 900_000  # training never uses this seed or a later one, nor one that is as far above the next
+FIRST_UNSEEN_SEED = 900_000  # training never uses this seed or a later one, but the first brisk ones, as many of them
 FIRST_BRISK_SEED = 2_000_000_000_000  # scenes of this seed and later ones are brisk
 MAX_SECONDS = 120.0
 ALWAYS = math.inf
@@ -57,8 +57,9 @@ class Pace:
     min_seconds: float
     """The shortest clip."""
     gap_seconds: float
+    """Two things never happen closer together than this,"""
     gap_fraction: float
-    """Two things never happen closer together than these seconds, nor than this part of the clip."""
+    """nor than this part of the clip."""
     crossing_gaps: float
     """For how many gaps a cyclist is in view."""
     busy_moments: int | None = None
