@@ -33,8 +33,9 @@ from tam_edge.models.evaluate.table import lines
 from tam_edge.models.recipe.nano import TASKS
 from tam_edge.models.street import Question, make_scene, questions
 from tam_edge.models.street.doubts import CANNOT_TELL
+from tam_edge.models.street.pace import FIRST_BRISK_SEED
 from tam_edge.models.street.video import VIDEO_FPS, frame_count
-from tam_edge.models.street.world import FIRST_BRISK_SEED, FIRST_UNSEEN_SEED
+from tam_edge.models.street.world import FIRST_UNSEEN_SEED
 from tam_edge.runtime import BundleError, UsageError, VideoQA
 from tam_edge.runtime.bundle import load_bundle
 from tam_edge.runtime.plan import Limits, make_plan

@@ -17,6 +17,7 @@ from tam_edge.models.street import Question, make_scene, phrases, questions, ren
 from tam_edge.models.street.doubts import CANNOT_TELL, MISSING, PREFIX
 from tam_edge.models.street.labels import GRID, GROUP_INDEX, GROUPS, label_frame
 from tam_edge.models.street.layout import place_all
+from tam_edge.models.street.pace import CALM, FIRST_BRISK_SEED, MAX_SECONDS, pace_of
 from tam_edge.models.street.video import frame_count, write_video
 from tam_edge.runtime.video import open_video
 
@@ -40,7 +41,7 @@ def test_constants_are_pinned() -> None:
     assert world.COLOURS == ("red", "blue", "green", "yellow", "purple", "orange", "white", "black")
     assert world.ACTIONS == ("walking", "running", "jumping", "waving", "dancing", "sweeping", "digging")
     assert world.PLACES == ("park", "market", "beach", "harbour", "school", "station", "farm")
-    assert (world.CALM.min_seconds, world.MAX_SECONDS, world.FIRST_UNSEEN_SEED) == (5.0, 120.0, 900_000)
+    assert (CALM.min_seconds, MAX_SECONDS, world.FIRST_UNSEEN_SEED) == (5.0, 120.0, 900_000)
     assert {len(word) for word in world.WORDS} <= {3, 4}
     assert list(GROUPS) == [
         "kind",
@@ -77,8 +78,8 @@ def test_brisk_scenes_ask_for_more_frames_than_calm_ones() -> None:
         return sum(pairs) / len(pairs)
 
     assert told_apart(0, 9) > 0.95
-    assert 0.4 < told_apart(world.FIRST_BRISK_SEED, 9) < 0.6
-    assert told_apart(world.FIRST_BRISK_SEED, 24) > 0.97
+    assert 0.4 < told_apart(FIRST_BRISK_SEED, 9) < 0.6
+    assert told_apart(FIRST_BRISK_SEED, 24) > 0.97
 
 
 def test_a_frame_is_pinned() -> None:
@@ -136,7 +137,7 @@ def test_scenes_hold_together(seed: int) -> None:
     assert len(set(colours)) == len(colours)
     moments = [event.seconds for event in scene.events]
     assert moments == sorted(moments)
-    pace = world.BRISK if seed >= world.FIRST_BRISK_SEED else world.CALM
+    pace = pace_of(seed)
     gap = max(pace.gap_seconds, pace.gap_fraction * scene.duration_seconds)
     assert all(later - earlier >= gap - 1e-6 for earlier, later in pairwise(moments))
     assert all(0 < moment < scene.duration_seconds for moment in moments)

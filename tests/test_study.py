@@ -22,7 +22,7 @@ from tam_edge.models.recipe.nano import ROUTING
 from tam_edge.models.recipe.noticing import new_reader
 from tam_edge.models.recipe.study import ARMS, train_arms
 from tam_edge.models.recipe.tokenizer import train_tokenizer
-from tam_edge.models.street.world import FIRST_BRISK_SEED
+from tam_edge.models.street.pace import FIRST_BRISK_SEED
 from tam_edge.models.vision import VisionTransformer
 from tam_edge.runtime.errors import UsageError
 

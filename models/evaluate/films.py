@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tam_edge.models.street import Question, make_scene, questions
+from tam_edge.models.street.pace import FIRST_BRISK_SEED
 from tam_edge.models.street.video import write_video
-from tam_edge.models.street.world import FIRST_BRISK_SEED, FIRST_UNSEEN_SEED
+from tam_edge.models.street.world import FIRST_UNSEEN_SEED
 from tam_edge.runtime import UsageError
 
 SCENES_PER_SEED = 1_000_000  # two evaluation seeds never share a scene
@@ -37,9 +38,8 @@ def scene_seeds(seed: int, videos: int) -> range:
     first = first_brisk if seed >= first_brisk else 0  # brisk scenes are counted by themselves
     unseen = first + FIRST_UNSEEN_SEED
     if seed < unseen:
-        raise UsageError(
-            f"--seed {seed}: seeds from {first} to {unseen - 1} are for training, choose {unseen} or above"
-        )
+        trained = f"from {first} to {unseen - 1}" if first else f"below {unseen}"
+        raise UsageError(f"--seed {seed}: seeds {trained} are for training, choose {unseen} or above")
     if not 1 <= videos <= SCENES_PER_SEED:
         raise UsageError(f"--videos {videos}: choose 1 to {SCENES_PER_SEED}")
     return range(seed * SCENES_PER_SEED, seed * SCENES_PER_SEED + videos)

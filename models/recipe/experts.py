@@ -26,7 +26,7 @@ from tam_edge.models.recipe.parallel import is_first, my_share
 from tam_edge.models.recipe.parting import load_parted
 from tam_edge.models.recipe.symbols import view_labels
 from tam_edge.models.recipe.views import View
-from tam_edge.models.street.world import FIRST_BRISK_SEED
+from tam_edge.models.street.pace import FIRST_BRISK_SEED
 from tam_edge.models.tallva import TallVA
 
 EXPERTS = Stage("experts", steps=160, muon_lr=4e-4, adam_lr=2e-4, warmup_steps=30, decay_from=0.3)

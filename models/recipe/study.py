@@ -27,7 +27,7 @@ from tam_edge.models.recipe.loop import Stage
 from tam_edge.models.recipe.minutes import FACTS, note_minutes
 from tam_edge.models.recipe.parallel import run_in_processes
 from tam_edge.models.recipe.parting import PARTING, part_experts
-from tam_edge.models.street.world import FIRST_BRISK_SEED
+from tam_edge.models.street.pace import FIRST_BRISK_SEED
 from tam_edge.runtime.errors import UsageError
 
 PLANS: dict[str, dict[str, float]] = {

@@ -11,6 +11,8 @@ import math
 import random
 from dataclasses import dataclass
 
+from tam_edge.models.street.pace import MAX_SECONDS, Pace, pace_of
+
 COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "white", "black")
 ACTIONS = ("walking", "running", "jumping", "waving", "dancing", "sweeping", "digging")
 ARMS = ("raised", "crossed", "stretched", "hips", "behind", "hanging")
@@ -45,31 +47,7 @@ COLUMNS = 6  # standing places per row, left to right
 ROWS = ("back", "front")
 ROAD_COLUMNS = (0.2, 0.5, 0.8)  # where a car can stand, x of its middle
 FIRST_UNSEEN_SEED = 900_000  # training never uses this seed or a later one, but the first brisk ones, as many of them
-FIRST_BRISK_SEED = 2_000_000_000_000  # scenes of this seed and later ones are brisk
-MAX_SECONDS = 120.0
 ALWAYS = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast things follow each other."""
-
-    min_seconds: float
-    """The shortest clip."""
-    gap_seconds: float
-    """Two things never happen closer together than this,"""
-    gap_fraction: float
-    """nor than this part of the clip."""
-    crossing_gaps: float
-    """For how many gaps a cyclist is in view."""
-    busy_moments: int | None = None
-    """All that happens falls into so many moments in a row; None for the whole clip."""
-
-
-CALM = Pace(min_seconds=5.0, gap_seconds=1.6, gap_fraction=0.11, crossing_gaps=1.5)
-"""Nine frames tell nearly any two events apart, so one pipeline sees what every task asks for."""
-BRISK = Pace(min_seconds=48.0, gap_seconds=3.2, gap_fraction=0.046, crossing_gaps=3.6, busy_moments=9)
-"""Long stillness and much at once: it takes two dozen frames to tell any two events apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +229,7 @@ class _Clock:
 def make_scene(seed: int) -> Scene:
     """The scene of a seed; the same seed gives the same scene for ever (a test pins some)."""
     rng = random.Random(f"street-{seed}")
-    pace = BRISK if seed >= FIRST_BRISK_SEED else CALM
+    pace = pace_of(seed)
     duration = round(math.exp(rng.uniform(math.log(pace.min_seconds), math.log(MAX_SECONDS))), 2)
     clock = _Clock(rng, duration, pace)
     colours = rng.sample(COLOURS, len(COLOURS))
